@@ -1,0 +1,1 @@
+"""Question sources, one a file."""

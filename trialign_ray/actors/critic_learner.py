@@ -1,0 +1,177 @@
+"""The central critic-learner: sees all groups' answers, solves the central problem, and hands every
+group its targets. A plain class, as `group_agent.GroupAgent`; what it needs lies on disk, so that a
+restarted one does the same again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from trialign_ray.candidates import JointQuestion, join_questions
+from trialign_ray.checkpoint import write_atomically
+from trialign_ray.config import Config
+from trialign_ray.dataset import read_dataset
+from trialign_ray.errors import DataError
+from trialign_ray.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class CriticSpec:
+    """Where the log and the reference scores lie, and where targets go."""
+
+    config: Config
+    group_weights: dict[str, float]
+    dataset_file: str
+    scores_file: str
+    critic_dir: str
+    targets_dir: str
+
+
+class CriticLearner:
+    """Verbs: fit, solve, state."""
+
+    def __init__(self, spec: CriticSpec):
+        torch.set_num_threads(1)
+        self._spec = spec
+        self._fitted = False
+
+    def __repr__(self) -> str:
+        return "CriticLearner()"
+
+    def fit(self) -> dict[str, float]:
+        """Fits the truth head on the log; writes what it believes about every question."""
+        from trialign_ray.critic import estimate_truth
+
+        spec = self._spec
+        rows = read_dataset(Path(spec.dataset_file))
+        self._groups = list(rows[0]["group_ids"])
+        self._questions = join_questions(rows)
+        scores = read_scores(Path(spec.scores_file), Path(spec.dataset_file))
+        self._reference = lambda question, group, text: scores[question, group, text]
+        seed = derive_seed(spec.config.seed, "critic")
+        self._estimate = estimate_truth(
+            self._questions, self._groups, self._reference, spec.config, seed
+        )
+        beliefs = {
+            q.id: dict(zip(q.answers, self._estimate.mean_XZ[x].tolist(), strict=False))
+            for x, q in enumerate(self._questions)
+            if q.has_truth
+        }
+        path = Path(spec.critic_dir) / "truth_head.json"
+        write_atomically(path, json.dumps(beliefs, indent=1, sort_keys=True).encode())
+        self._fitted = True
+        return {
+            "critic/num_labels": float(self._estimate.num_labels),
+            "critic/temperature": self._estimate.temperature,
+        }
+
+    def solve(self) -> dict[str, Any]:
+        """Solves the central problem; writes every group's rows and the solution's summary."""
+        from trialign_ray.algorithms import algorithm_by_name
+        from trialign_ray.critic import candidate_tensors
+
+        if not self._fitted:
+            self.fit()
+        spec, config = self._spec, self._spec.config
+        tensors = candidate_tensors(
+            self._questions, self._groups, self._estimate, config.critic.pessimism
+        )
+        weights = torch.tensor([spec.group_weights[g] for g in self._groups])
+        solution = algorithm_by_name(config.algorithm)(tensors, config.targets, weights)
+        for g, group in enumerate(self._groups):
+            self._write_rows(group, solution.policy_GXK[g])
+        utility = solution.utility_G.reshape(-1, len(self._groups))
+        credit = solution.credit_G.reshape(-1, len(self._groups))
+        names = ("truth", "personalization") if len(utility) == 2 else ("return",)
+        summary = {
+            "utility": _by_objective(names, self._groups, utility),
+            "credit": _by_objective(names, self._groups, credit),
+            "inconsistency": solution.inconsistency,
+            "objective": solution.objective,
+            "gap": solution.gap,
+            "num_iterations": solution.num_iterations,
+        }
+        path = Path(spec.targets_dir) / "solution.json"
+        write_atomically(path, json.dumps(summary, indent=2, sort_keys=True).encode())
+        return summary
+
+    def state(self) -> dict[str, Any]:
+        """Whether the truth head is fitted."""
+        return {"fitted": self._fitted}
+
+    def _write_rows(self, group: str, policy_XK: torch.Tensor) -> None:
+        minimum = self._spec.config.clone.min_target
+        rows = []
+        for x, question in enumerate(self._questions):
+            row = self._row(question, group, policy_XK[x].tolist(), minimum)
+            if row is not None:
+                rows.append(row)
+        if not rows:
+            raise DataError(f"group {group!r} has no candidates in the log; collect again")
+        path = Path(self._spec.targets_dir) / f"{group}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        pq.write_table(pa.Table.from_pylist(rows), temporary, compression="zstd")
+        temporary.replace(path)
+
+    def _row(
+        self, question: JointQuestion, group: str, policy_K: list[float], minimum: float
+    ) -> dict[str, Any] | None:
+        view = question.views.get(group)
+        if view is None or not view.candidates:
+            return None
+        kept = [(c, q) for c, q in zip(view.candidates, policy_K, strict=False) if q >= minimum]
+        total = sum(q for _, q in kept)
+        return {
+            "question_id": question.id,
+            "prompt_text": view.prompt,
+            "candidate_text": [c.text for c, _ in kept],
+            "answer": [c.answer for c, _ in kept],
+            "target": [q / total for _, q in kept],
+            "reference_logprob": [self._reference(question.id, group, c.text) for c, _ in kept],
+        }
+
+
+def write_scores(
+    scores: list[dict[str, Any]], path: Path, dataset_hash: str
+) -> None:
+    """Stores reference log-probabilities with the hash of the log they belong to."""
+    table = pa.Table.from_pylist(scores).replace_schema_metadata(
+        {b"trialign.dataset_sha256": dataset_hash.encode()}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def read_scores(path: Path, dataset_file: Path) -> dict[tuple[str, str, str], float]:
+    """Reference log-probabilities by (question, group, text).
+
+    Raises: DataError if they were computed for another log.
+    """
+    from trialign_ray.dataset import HASH_KEY
+
+    table = pq.read_table(path)
+    found = (table.schema.metadata or {}).get(b"trialign.dataset_sha256", b"")
+    expected = pq.read_schema(dataset_file).metadata[HASH_KEY]
+    if found != expected:
+        raise DataError(
+            f"reference scores {path} belong to a log with hash {found.decode()[:12]}, but "
+            f"{dataset_file} has {expected.decode()[:12]}; delete the scores and run again"
+        )
+    return {
+        (r["question_id"], r["group"], r["text"]): r["logprob"] for r in table.to_pylist()
+    }
+
+
+def _by_objective(
+    names: tuple[str, ...], groups: list[str], values: torch.Tensor
+) -> dict[str, dict[str, float]]:
+    return {
+        name: dict(zip(groups, values[j].tolist(), strict=True)) for j, name in enumerate(names)
+    }

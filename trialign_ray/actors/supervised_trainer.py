@@ -1,0 +1,108 @@
+"""Ray Train's TorchTrainer around `supervised.fit_supervised`."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trialign_ray.errors import WorkerError
+from trialign_ray.supervised import SupervisedSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SupervisedJob:
+    """One fitting job, as the workers get it: paths and numbers only.
+
+    model_dir: model to start from. dialogues_file: JSONL of {"messages", "num_learned"}. out_dir:
+    where rank 0 saves the result.
+    """
+
+    model_dir: str
+    dialogues_file: str
+    out_dir: str
+    progress_file: str
+    settings: SupervisedSettings
+    num_threads: int
+
+
+def run_supervised(job: SupervisedJob, num_workers: int, storage_dir: Path) -> None:
+    """Runs the job on `num_workers` data-parallel workers and waits for it.
+
+    Raises: WorkerError if a worker failed; its own message is included.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _train_loop,
+        train_loop_config=asdict(job),
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, resources_per_worker={"CPU": 0.5}, use_gpu=False
+        ),
+        run_config=RunConfig(
+            name="supervised",
+            storage_path=str(storage_dir),
+            failure_config=FailureConfig(max_failures=1),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise WorkerError(f"fitting {job.out_dir} failed: {error}") from error
+    if not (Path(job.out_dir) / "model.safetensors").is_file():
+        raise WorkerError(f"fitting {job.out_dir} ended without a model; see {storage_dir}")
+
+
+def _train_loop(config: dict[str, Any]) -> None:
+    import torch
+    from ray import train
+
+    from trialign_ray.language_model import load_language_model, save_language_model
+    from trialign_ray.supervised import encode_dialogue, fit_supervised
+
+    job = SupervisedJob(**config | {"settings": SupervisedSettings(**config["settings"])})
+    context = train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(job.num_threads)
+    base = load_language_model(Path(job.model_dir))
+    with open(job.dialogues_file, encoding="utf-8") as file:
+        dialogues = [json.loads(line) for line in file]
+    rows = [encode_dialogue(base.tokenizer, d["messages"], d["num_learned"]) for d in dialogues]
+    loss = fit_supervised(
+        base.model,
+        rows,
+        base.tokenizer.pad_token_id,
+        job.settings,
+        rank,
+        world_size,
+        _all_reduce_gradients if world_size > 1 else None,
+        _progress_writer(job.progress_file) if rank == 0 else None,
+    )
+    if rank == 0:
+        save_language_model(base.model, base.tokenizer, Path(job.out_dir))
+    train.report({"loss": loss})
+
+
+def _progress_writer(path: str) -> Callable[[int, int, float], None]:
+    """Writes step and loss to a file that the driver's progress bar reads."""
+
+    def write(step: int, steps: int, loss: float) -> None:
+        if step % 10 == 0 or step + 1 == steps:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step + 1, "steps": steps, "loss": loss}) + "\n")
+
+    return write
+
+
+def _all_reduce_gradients(model: Any) -> None:
+    import torch.distributed as dist
+
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()

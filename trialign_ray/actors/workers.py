@@ -1,0 +1,168 @@
+"""Workers: the same calls with Ray actors and without Ray.
+
+The recipe talks to `Workers` alone. `LocalWorkers` runs everything in this process, for debugging
+and unit tests; `RayWorkers` gives every group and the critic-learner an actor of its own.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trialign_ray.actors.critic_learner import CriticLearner, CriticSpec
+from trialign_ray.actors.group_agent import GroupAgent, GroupAgentSpec
+from trialign_ray.config import ResourcesConfig
+from trialign_ray.errors import TrialignError, WorkerError
+
+logger = logging.getLogger(__name__)
+
+
+class Workers(Protocol):
+    """One agent per group, and one critic-learner."""
+
+    groups: tuple[str, ...]
+
+    def on_groups(self, verb: str, arguments: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """Calls `verb` on each named group's agent, all at once; results by group."""
+        ...
+
+    def on_critic(self, verb: str, *arguments: Any) -> Any:
+        """Calls `verb` on the critic-learner."""
+        ...
+
+    def close(self) -> None:
+        """Ends what was started."""
+        ...
+
+
+class LocalWorkers:
+    """Everything in this process, one call after the other."""
+
+    def __init__(self, agents: Sequence[GroupAgentSpec], critic: CriticSpec):
+        self.groups = tuple(a.group for a in agents)
+        self._agents = {a.group: GroupAgent(a) for a in agents}
+        self._critic = CriticLearner(critic)
+
+    def on_groups(self, verb: str, arguments: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+        return {g: getattr(self._agents[g], verb)(*args) for g, args in arguments.items()}
+
+    def on_critic(self, verb: str, *arguments: Any) -> Any:
+        return getattr(self._critic, verb)(*arguments)
+
+    def close(self) -> None:
+        self._agents.clear()
+
+
+@dataclass(frozen=True)
+class ActorIdentity:
+    """How messages name an actor."""
+
+    name: str
+    what: str
+
+
+class RayWorkers:
+    """Named actors in one placement group; a dead actor comes back and its call is replayed.
+
+    Args: run_name: actors are named `trialign/<run>/group-<g>` and `trialign/<run>/critic`.
+    """
+
+    def __init__(
+        self,
+        run_name: str,
+        agents: Sequence[GroupAgentSpec],
+        critic: CriticSpec,
+        resources: ResourcesConfig,
+    ):
+        from trialign_ray.actors.placement import reserve
+
+        self.groups = tuple(a.group for a in agents)
+        self._resources = resources
+        self._run_name = run_name
+        self._placement = reserve(run_name, len(agents), resources)
+        self._actors = {
+            a.group: self._start(GroupAgent, a, f"group-{a.group}", i)
+            for i, a in enumerate(agents)
+        }
+        self._critic = self._start(CriticLearner, critic, "critic", len(agents))
+
+    def _start(self, kind: type, spec: Any, name: str, bundle: int) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        is_group = kind is GroupAgent
+        remote = ray.remote(kind)
+        return remote.options(
+            name=f"trialign/{self._run_name}/{name}",
+            num_cpus=self._resources.cpus_per_group if is_group else self._resources.cpus_critic,
+            num_gpus=self._resources.gpus_per_group if is_group else 0,
+            max_restarts=self._resources.max_restarts,
+            max_task_retries=0,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self._placement, bundle),
+        ).remote(spec)
+
+    def on_groups(self, verb: str, arguments: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+        calls = {g: (self._actors[g], f"group {g}", args) for g, args in arguments.items()}
+        return self._call(verb, calls)
+
+    def on_critic(self, verb: str, *arguments: Any) -> Any:
+        return self._call(verb, {"critic": (self._critic, "the critic-learner", arguments)})[
+            "critic"
+        ]
+
+    def _call(self, verb: str, calls: dict[str, tuple[Any, str, tuple[Any, ...]]]) -> dict[str, Any]:
+        """Calls all, then waits; a call whose actor died is made again, since verbs are idempotent.
+
+        Raises: the verb's own TrialignError, or WorkerError after `max_restarts` deaths or when no
+        answer came within `timeout_s`.
+        """
+        import ray
+        from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
+
+        pending = {k: getattr(a, verb).remote(*args) for k, (a, _, args) in calls.items()}
+        deadline = time.monotonic() + self._resources.timeout_s
+        results: dict[str, Any] = {}
+        deaths = dict.fromkeys(calls, 0)
+        while pending:
+            key, reference = next(iter(pending.items()))
+            actor, what, args = calls[key]
+            try:
+                remaining = max(0.0, deadline - time.monotonic())
+                results[key] = ray.get(reference, timeout=remaining)
+                del pending[key]
+            except GetTimeoutError as error:
+                raise WorkerError(self._message(what, verb, "did not answer in time")) from error
+            except ActorUnavailableError:
+                deaths[key] += 1
+                if deaths[key] > self._resources.max_restarts:
+                    raise WorkerError(self._message(what, verb, "died too often")) from None
+                logger.warning("%s died during %s; it restarts and the call is replayed", what, verb)
+                time.sleep(0.5)
+                pending[key] = getattr(actor, verb).remote(*args)
+            except ActorDiedError as error:
+                raise WorkerError(self._message(what, verb, f"is dead: {error}")) from error
+            except TrialignError:
+                raise
+        return results
+
+    def _message(self, what: str, verb: str, problem: str) -> str:
+        return (
+            f"{what} of run {self._run_name} {problem} (call {verb!r}, limit "
+            f"{self._resources.timeout_s:g} s); its log is in Ray's session folder under logs/ "
+            f"and in the dashboard under the actor's name trialign/{self._run_name}/...; resume "
+            "with `trialign train --resume --run-dir RUN`"
+        )
+
+    def actor_ids(self) -> dict[str, str]:
+        """Ray's id of every actor, by group, and "critic"."""
+        handles = {**self._actors, "critic": self._critic}
+        return {name: handle._actor_id.hex() for name, handle in handles.items()}
+
+    def close(self) -> None:
+        import ray
+        from ray.util import remove_placement_group
+
+        for handle in [*self._actors.values(), self._critic]:
+            ray.kill(handle, no_restart=True)
+        remove_placement_group(self._placement)

@@ -1,0 +1,282 @@
+"""The configuration: one frozen model per stage. A key that does not exist is an error.
+
+Defaults are the quickstart's settings, which were measured; see the README.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from envs.truthworld.corruption import Corruption
+from trialign_ray.errors import ConfigError
+
+RENAMED_KEYS = {
+    "collect.label_share": "collect.label_fraction",
+    "targets.lambda": "targets.penalty_weight",
+    "targets.beta": "targets.kl_weight",
+}
+"""Names used in papers or earlier versions, and what they are called here."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class WorldConfig(_Section):
+    """Who asks what, and how the personalized model's logs were corrupted."""
+
+    groups: str = "truthworld"
+    """Name of a shipped group pack or path of a YAML file."""
+    num_groups: int | None = Field(default=4, ge=1, le=12)
+    """Take the first so many groups of the pack, 1 to 12. None: all of them."""
+    questions: str = "truthworld"
+    """`truthworld` or the path of a JSONL file of questions (see `envs/questions/jsonl.py`)."""
+    prompt_mode: Literal["explicit", "implicit"] = "explicit"
+    """What agents see of their user in the log: the profile or earlier exchanges."""
+    train_fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Share of questions in the log, by hash of their id."""
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of questions for selection. What remains is the test split."""
+    corruption: Corruption = Corruption()
+    """TruthWorld's knobs A, B, F, S. All 0 is the clean control."""
+
+
+class BehaviourConfig(_Section):
+    """The deployed, personalized model that is to be repaired."""
+
+    base: str = "truthworld"
+    """The facts base: `truthworld` (shipped) or the folder of a Hugging Face model."""
+    model: str | None = None
+    """Folder of a behaviour model. None: TruthWorld's is fitted on its corrupted logs."""
+    epochs: float = Field(default=3.5, gt=0)
+    """Passes over the corrupted logs."""
+    batch_size: int = Field(default=32, ge=1)
+    """Dialogues per update, over all data-parallel workers."""
+    learning_rate: float = Field(default=4e-3, gt=0)
+    """Peak AdamW rate; warm-up over 20 updates, then linear decay."""
+    switch_rate: float = Field(default=0.6, ge=0, le=1)
+    """Probability in the logs that an agent adopts what most peers said."""
+    num_workers: int = Field(default=1, ge=1)
+    """Data-parallel Ray Train workers."""
+    num_threads: int = Field(default=2, ge=1)
+    """CPU threads per worker. Part of the result: another number may round differently."""
+
+
+class CollectConfig(_Section):
+    """The log: multi-turn dialogues of the groups' agents under the behaviour model."""
+
+    label_fraction: float = Field(default=0.3, ge=0, le=1)
+    """Share of the log's questions whose gold the method may see. 0: logs alone."""
+    turns: int = Field(default=2, ge=1)
+    """Joint turns of an episode. From turn 1 on agents hear their peers."""
+    episodes_per_question: int = Field(default=4, ge=1)
+    """Dialogues about each question."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature."""
+    max_new_tokens: int = Field(default=24, ge=1)
+    """Longest utterance, in tokens; a longer one is marked truncated."""
+    batch_size: int = Field(default=256, ge=1)
+    """Prompts per generation call."""
+
+
+class CriticConfig(_Section):
+    """The truth head: which canonical answer is true, seen from all groups at once."""
+
+    ensemble_size: int = Field(default=5, ge=1)
+    """Bootstrap members. Their spread is the head's uncertainty."""
+    folds: int = Field(default=5, ge=2)
+    """Question folds: no question is scored by a member that was trained on it."""
+    steps: int = Field(default=300, ge=1)
+    """Full-batch updates per member."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    """Adam rate."""
+    weight_decay: float = Field(default=0.02, ge=0)
+    """L2 penalty on the weights. 0: none."""
+    pessimism: float = Field(default=0.5, ge=0)
+    """Standard deviations taken off the mean probability (xi). 0: none."""
+
+
+class TargetsConfig(_Section):
+    """The central problem: welfare, consistency penalty and KL, solved on the log."""
+
+    welfare: str = "log_nash"
+    """Mixing operator: log_nash or power_mean."""
+    welfare_exponent: float = Field(default=0.0, le=1)
+    """Exponent p of power_mean, <= 1: a p > 1 rewards inequality. Ignored by log_nash."""
+    players: Literal["groups", "group_objectives"] = "group_objectives"
+    """Players of the welfare: each group, or truth and personalization of each group."""
+    penalty: str = "generalized_jsd"
+    """Inconsistency penalty: generalized_jsd, normalized_jsd or excess_disagreement."""
+    penalty_weight: float = Field(default=1.0, ge=0)
+    """lambda, welfare units per nat. 0: no consistency term."""
+    kl_weight: float = Field(default=0.05, gt=0)
+    """beta, welfare units per nat: how near targets stay to the log."""
+    truth_weight: float = Field(default=1.0, ge=0)
+    """w_T: weight of truth in a candidate's return (players: groups)."""
+    personalization_weight: float = Field(default=1.0, ge=0)
+    """w_P: weight of personalization in a candidate's return (players: groups)."""
+    group_weights: Literal["equal", "prior"] = "equal"
+    """Weights of groups in welfare and KL: equal, or by their size."""
+    tolerance: float = Field(default=1e-4, gt=0)
+    """Certified relative error at which the solver stops."""
+
+
+class CloneConfig(_Section):
+    """Policy extraction: each group's LoRA learns its targets by weighted cloning."""
+
+    steps: int = Field(default=120, ge=1)
+    """Updates of each group's adapter."""
+    batch_size: int = Field(default=24, ge=1)
+    """Questions per update (each a tree of candidates)."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+    """Peak AdamW rate; warm-up over 10 updates, then cosine decay."""
+    kl_weight: float = Field(default=0.0, ge=0)
+    """kappa: weight of a KL estimate to the behaviour model on target candidates. 0: none."""
+    min_target: float = Field(default=1e-3, ge=0, lt=1)
+    """Candidates with less target probability are not trained on."""
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the adapter."""
+    lora_alpha: int = Field(default=16, ge=1)
+    """LoRA scale is lora_alpha / lora_rank."""
+    target_modules: str = "all-linear"
+    """Modules to adapt: all-linear, or a comma-separated list of names."""
+    checkpoint_every: int = Field(default=20, ge=1)
+    """Updates between checkpoints."""
+
+
+class EvaluateConfig(_Section):
+    """Held-out evaluation, one turn, each group's adapter alone."""
+
+    modes: tuple[Literal["explicit", "implicit"], ...] = ("explicit", "implicit")
+    """Prompts under which adherence is measured; truth is measured under the first."""
+    num_resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples of questions, and permutations for the gap."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Level of the intervals."""
+
+
+class ResourcesConfig(_Section):
+    """What each actor asks Ray for."""
+
+    cpus_per_group: float = Field(default=0.25, gt=0)
+    """CPUs of one group's actor. Several small models share a core."""
+    gpus_per_group: float = Field(default=0.0, ge=0)
+    """GPUs of one group's actor; fractions share a GPU."""
+    cpus_critic: float = Field(default=0.25, gt=0)
+    """CPUs of the critic-learner."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often Ray restarts a dead actor; it resumes at its newest checkpoint."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Longest wait for one call to an actor, in seconds."""
+
+
+class Config(_Section):
+    """Everything that decides a run's result."""
+
+    seed: int = Field(default=0, ge=0)
+    """One seed decides everything random."""
+    algorithm: str = "trialign"
+    """What turns the log into targets; see `trialign_ray/algorithms`."""
+    world: WorldConfig = WorldConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    collect: CollectConfig = CollectConfig()
+    critic: CriticConfig = CriticConfig()
+    targets: TargetsConfig = TargetsConfig()
+    clone: CloneConfig = CloneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _splits_leave_a_test_split(self) -> "Config":
+        used = self.world.train_fraction + self.world.validation_fraction
+        if used >= 1:
+            raise ValueError(
+                f"world.train_fraction + world.validation_fraction is {used:g}; expected less than "
+                "1, the rest is the test split"
+            )
+        return self
+
+
+def load_config(path: Path | None, overrides: list[str] | None = None) -> Config:
+    """The configuration of a YAML file (defaults if None) with `a.b=value` overrides applied.
+
+    Raises: ConfigError, naming the key, its value, what was expected, and the nearest known key.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"configuration {path} does not exist; give the path of a YAML file")
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"configuration {path} is not readable YAML: {error}") from error
+        if not isinstance(tree, dict):
+            raise ConfigError(f"configuration {path} holds a {type(tree).__name__}, not a mapping")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return parse_config(tree, str(path or "the command line"))
+
+
+def parse_config(tree: dict[str, Any], origin: str) -> Config:
+    """The validated configuration. Raises: ConfigError."""
+    _refuse_renamed(tree, ())
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(e) for e in error.errors()]
+        raise ConfigError(f"{origin}: " + "; ".join(lines)) from error
+
+
+def field_names(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every key as `section.key`."""
+    names = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += field_names(kind, f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{name}")
+    return names
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, raw = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: expected section.key=value")
+    *parents, leaf = key.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override!r}: {parent} is a value, it has no keys below it")
+    try:
+        node[leaf] = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not readable YAML") from error
+
+
+def _refuse_renamed(tree: dict[str, Any], path: tuple[str, ...]) -> None:
+    for key, value in tree.items():
+        dotted = ".".join((*path, str(key)))
+        if dotted in RENAMED_KEYS:
+            raise ConfigError(f"key {dotted!r} is called {RENAMED_KEYS[dotted]!r}; rename it")
+        if isinstance(value, dict):
+            _refuse_renamed(value, (*path, str(key)))
+
+
+def _explain(error: Any) -> str:
+    import difflib
+
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, field_names(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "see `trialign config schema`"
+        return f"unknown key {key!r}; {hint}"
+    return f"{key or 'configuration'} is {error['input']!r}: {error['msg']}" if key else error["msg"]

@@ -1,0 +1,1 @@
+"""The mathematics as pure functions: tensors and numbers in, tensors out."""

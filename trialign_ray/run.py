@@ -1,0 +1,347 @@
+"""The recipe, read first: collect -> dataset -> critic -> targets -> clone -> evaluate -> report.
+
+Every stage leaves its result in the run directory; a stage whose result is there is not run again,
+which is all that `resume` means here. This file holds the only `ray.init`.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from envs.truthworld.corpus import behaviour_corpus
+from trialign_ray.checkpoint import file_sha256, write_atomically
+from trialign_ray.config import Config
+from trialign_ray.progress import Progress
+from trialign_ray.run_directory import RunDirectory, config_hash
+from trialign_ray.seeds import derive_seed
+from trialign_ray.setting import Setting
+from trialign_ray.tiny_lm import SHIPPED_BASE
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    config: Config,
+    setting: Setting,
+    run_dir: RunDirectory,
+    progress: Progress,
+    until: str = "report",
+    local: bool = False,
+) -> dict[str, Any] | None:
+    """Runs the stages up to `until` ("collect", "clone", "evaluate" or "report").
+
+    Args: local: no Ray, everything in this process (`behaviour.model` must be given).
+    Returns: the evaluation, or None if the run ends before it.
+    Raises: ConfigError, DataError, WorkerError.
+    """
+    recipe = Recipe(config, setting, run_dir, progress, local)
+    try:
+        recipe.fit_behaviour()
+        recipe.collect()
+        if until == "collect":
+            return None
+        recipe.score()
+        recipe.solve()
+        recipe.clone()
+        if until == "clone":
+            return None
+        evaluation = recipe.evaluate()
+        if until == "report":
+            recipe.report()
+        return evaluation
+    finally:
+        recipe.close()
+
+
+def start_ray(dashboard: bool = False) -> dict[str, float]:
+    """Connects to the cluster that RAY_ADDRESS names, or starts Ray here; returns its resources."""
+    import ray
+
+    if not ray.is_initialized():
+        local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": dashboard}
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **local)
+    return ray.cluster_resources()
+
+
+@dataclass
+class Recipe:
+    """The stages, in order, each with what it reads and writes."""
+
+    config: Config
+    setting: Setting
+    run_dir: RunDirectory
+    progress: Progress
+    local: bool
+
+    def fit_behaviour(self) -> None:
+        """Stage 0: TruthWorld's personalized behaviour model, on its corrupted logs."""
+        from trialign_ray.actors.supervised_trainer import SupervisedJob, run_supervised
+        from trialign_ray.supervised import SupervisedSettings
+
+        target, config = self.run_dir.behaviour_dir, self.config.behaviour
+        if config.model is not None or target.is_dir():
+            return
+        work = self.run_dir.root / "models" / ".fitting"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        corpus = behaviour_corpus(
+            self.setting.questions,
+            self.setting.groups,
+            self.setting.beliefs,
+            self.config.world.corruption,
+            config.switch_rate,
+            self.config.seed,
+        )
+        lines = "".join(json.dumps(asdict(d)) + "\n" for d in corpus)
+        (work / "dialogues.jsonl").write_text(lines, encoding="utf-8")
+        job = SupervisedJob(
+            model_dir=str(self.facts_base),
+            dialogues_file=str(work / "dialogues.jsonl"),
+            out_dir=str(work / "model"),
+            progress_file=str(work / "progress.jsonl"),
+            settings=SupervisedSettings(
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                seed=derive_seed(self.config.seed, "behaviour"),
+            ),
+            num_threads=config.num_threads,
+        )
+        with self.progress.stage("behaviour"):
+            run_supervised(job, config.num_workers, work / "train")
+            (work / "model").rename(target)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def collect(self) -> None:
+        """Stages 1 and 2: the log."""
+        from envs.world import WorldSpec
+        from trialign_ray.collect import collect
+        from trialign_ray.dataset import read_dataset, write_dataset
+
+        if self.run_dir.log_file.is_file():
+            read_dataset(self.run_dir.log_file)
+            return
+        config = self.config.collect
+        spec = WorldSpec(
+            questions=self.setting.log_questions(config.label_fraction, self.config.seed),
+            groups=self.setting.groups,
+            judge=self.setting.log_judge,
+            turns=config.turns,
+            mode=self.config.world.prompt_mode,
+            render=self.render,
+        )
+        with self.progress.stage("collect", config.turns):
+            rows = collect(
+                spec,
+                self.workers,
+                config,
+                self.config.seed,
+                self.behaviour_id,
+                lambda turn: self.progress.display.advance("collect", turn + 1),
+            )
+            write_dataset(rows, self.run_dir.log_file)
+
+    def score(self) -> None:
+        """Stage 3a: reference log-probabilities, once; no reference model runs after this."""
+        from trialign_ray.actors.critic_learner import write_scores
+        from trialign_ray.candidates import join_questions, texts_to_score
+        from trialign_ray.dataset import content_hash, read_dataset
+
+        if self.run_dir.scores_file.is_file():
+            return
+        with self.progress.stage("score"):
+            rows = read_dataset(self.run_dir.log_file)
+            questions = join_questions(rows)
+            wanted = {
+                g: [(q, texts_to_score(q, g)) for q in questions if g in q.views]
+                for g in self.workers.groups
+            }
+            results = self.workers.on_groups(
+                "score",
+                {
+                    g: ("behaviour", [q.views[g].prompt for q, _ in own], [t for _, t in own])
+                    for g, own in wanted.items()
+                },
+            )
+            scores = [
+                {"question_id": q.id, "group": g, "text": text, "logprob": s.logprob}
+                for g, own in wanted.items()
+                for (q, texts), row in zip(own, results[g], strict=True)
+                for text, s in zip(texts, row, strict=True)
+            ]
+            write_scores(scores, self.run_dir.scores_file, content_hash(rows))
+
+    def solve(self) -> None:
+        """Stages 3b and 4: truth head and central problem, in the critic-learner."""
+        from trialign_ray.critic_report import truth_head_report
+
+        if self.run_dir.solution_file.is_file():
+            return
+        with self.progress.stage("critic"):
+            self.progress.metrics(self.workers.on_critic("fit"), 0)
+            report = truth_head_report(self.run_dir, self.setting, self.config)
+            write_atomically(self.run_dir.critic_report, json.dumps(report, indent=2).encode())
+        with self.progress.stage("targets"):
+            solution = self.workers.on_critic("solve")
+            for objective, values in solution["utility"].items():
+                for group, value in values.items():
+                    credit = solution["credit"][objective][group]
+                    self.progress.metrics(
+                        {f"targets/utility_{objective}": value, f"targets/credit_{objective}": credit},
+                        0,
+                        group=group,
+                    )
+
+    def clone(self) -> None:
+        """Stage 5: every group's actor trains its own adapter, in parallel and without a barrier
+        but for the progress display."""
+        if self.run_dir.training_file.is_file():
+            return
+        steps, chunk = self.config.clone.steps, self.config.clone.checkpoint_every
+        states = {g: self.workers.on_groups("clone", {g: (0,)})[g] for g in self.workers.groups}
+        done = min(s.step for s in states.values())
+        seen = {g: s.step for g, s in states.items()}
+        with self.progress.stage("clone", steps):
+            for until in [*range(done + chunk, steps, chunk), steps]:
+                states = self.workers.on_groups("clone", dict.fromkeys(self.workers.groups, (until,)))
+                for group, state in states.items():
+                    for step in range(seen[group], state.step):
+                        loss = {"clone/loss_nats": state.losses[step]}
+                        self.progress.metrics(loss, step, group=group)
+                    seen[group] = max(seen[group], state.step)
+                mean = sum(s.losses[-1] for s in states.values()) / len(states)
+                self.progress.display.advance("clone", until, f"loss {mean:.3f}")
+            hashes = self.workers.on_groups(
+                "export", {g: (str(self.run_dir.adapter_dir(g)),) for g in self.workers.groups}
+            )
+            training = {
+                "adapter_sha256": hashes,
+                "losses": {g: list(s.losses) for g, s in states.items()},
+                "resumed_at": {g: s.resumed_at for g, s in states.items()},
+            }
+            write_atomically(self.run_dir.training_file, json.dumps(training).encode())
+
+    def evaluate(self) -> dict[str, Any]:
+        """Stage 6: held-out questions, one turn, every group's adapter alone."""
+        from trialign_ray.evaluate import Protocol, compare_models, evaluate_model
+        from trialign_ray.model_card import write_model_cards
+
+        if self.run_dir.evaluation_file.is_file():
+            return json.loads(self.run_dir.evaluation_file.read_text(encoding="utf-8"))
+        protocol = Protocol(
+            questions=self.setting.of_split("test"),
+            groups=self.setting.groups,
+            judge=self.setting.judge,
+            render=self.render,
+            config=self.config.evaluate,
+            max_new_tokens=self.config.collect.max_new_tokens,
+            batch_size=self.config.collect.batch_size,
+            seed=self.config.seed,
+        )
+        names = ("facts_base", "behaviour", "aligned")
+        with self.progress.stage("evaluate", len(names)):
+            models = {}
+            for i, name in enumerate(names):
+                models[name] = evaluate_model(protocol, self.workers, name)
+                self.progress.display.advance("evaluate", i + 1, name)
+            evaluation = {
+                "num_questions": len(protocol.questions),
+                "split": "test",
+                "seed": self.config.seed,
+                "algorithm": self.config.algorithm,
+                "models": models,
+                "aligned_minus_behaviour": compare_models(
+                    protocol, models["behaviour"], models["aligned"]
+                ),
+            }
+            write_atomically(
+                self.run_dir.evaluation_file, json.dumps(evaluation, indent=1).encode()
+            )
+            write_model_cards(self.run_dir, evaluation, self.setting.groups)
+        return evaluation
+
+    def report(self) -> None:
+        """Stage 7: report.html and report.md."""
+        from trialign_ray.report import write_report
+
+        with self.progress.stage("report"):
+            write_report(self.run_dir)
+
+    @cached_property
+    def workers(self) -> Any:
+        """Agents of all groups and the critic-learner; started when first needed."""
+        from trialign_ray.actors.workers import LocalWorkers, RayWorkers
+
+        agents = [self._agent_spec(g.name) for g in self.setting.groups]
+        with self.progress.stage("actors"):
+            if self.local:
+                return LocalWorkers(agents, self._critic_spec())
+            workers = RayWorkers(
+                self.run_dir.name, agents, self._critic_spec(), self.config.resources
+            )
+            workers.on_groups("state", dict.fromkeys(workers.groups, ()))
+            return workers
+
+    def _agent_spec(self, group: str) -> Any:
+        from trialign_ray.actors.group_agent import GroupAgentSpec
+
+        return GroupAgentSpec(
+            group=group,
+            models={"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)},
+            rows_file=str(self.run_dir.rows_file(group)),
+            checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
+            clone=self.config.clone,
+            seed=derive_seed(self.config.seed, "clone", group),
+            identity={
+                "group": group,
+                "groups": ",".join(g.name for g in self.setting.groups),
+                "config_sha256": config_hash(self.config),
+                "base_sha256": self.behaviour_id,
+            },
+        )
+
+    def _critic_spec(self) -> Any:
+        from trialign_ray.actors.critic_learner import CriticSpec
+
+        equal = self.config.targets.group_weights == "equal"
+        return CriticSpec(
+            config=self.config,
+            group_weights={g.name: 1.0 if equal else g.prior_weight for g in self.setting.groups},
+            dataset_file=str(self.run_dir.log_file),
+            scores_file=str(self.run_dir.scores_file),
+            critic_dir=str(self.run_dir.root / "critic"),
+            targets_dir=str(self.run_dir.root / "targets"),
+        )
+
+    @cached_property
+    def facts_base(self) -> Path:
+        base = self.config.behaviour.base
+        return SHIPPED_BASE if base == "truthworld" else Path(base).resolve()
+
+    @cached_property
+    def behaviour_dir(self) -> Path:
+        model = self.config.behaviour.model
+        return self.run_dir.behaviour_dir if model is None else Path(model).resolve()
+
+    @cached_property
+    def behaviour_id(self) -> str:
+        from trialign_ray.language_model import weights_checksum
+
+        return weights_checksum(self.behaviour_dir)
+
+    @cached_property
+    def render(self) -> Callable[..., str]:
+        from trialign_ray.language_model import chat_text, load_tokenizer
+
+        return partial(chat_text, load_tokenizer(self.behaviour_dir))
+
+    def close(self) -> None:
+        """Ends the actors; nothing is left running whatever happened."""
+        if "workers" in self.__dict__:
+            self.workers.close()

@@ -1,0 +1,179 @@
+"""Where a run keeps its things: `runs/<name>/`. One place knows the layout."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+from trialign_ray.checkpoint import write_atomically
+from trialign_ray.config import Config, parse_config, to_yaml
+from trialign_ray.errors import ConfigError
+
+_PACKAGES = ("ray", "torch", "transformers", "peft", "pyarrow", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run; `root` is absolute."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.root / "dataset" / "log.parquet"
+
+    @property
+    def scores_file(self) -> Path:
+        return self.root / "critic" / "reference_scores.parquet"
+
+    @property
+    def critic_report(self) -> Path:
+        return self.root / "critic" / "report.json"
+
+    @property
+    def solution_file(self) -> Path:
+        return self.root / "targets" / "solution.json"
+
+    @property
+    def training_file(self) -> Path:
+        return self.root / "adapters" / "training.json"
+
+    @property
+    def behaviour_dir(self) -> Path:
+        return self.root / "models" / "behaviour"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def evaluation_file(self) -> Path:
+        return self.root / "evaluation.json"
+
+    def rows_file(self, group: str) -> Path:
+        return self._inside("targets", f"{group}.parquet")
+
+    def adapter_dir(self, group: str) -> Path:
+        return self._inside("adapters", group)
+
+    def checkpoint_dir(self, group: str) -> Path:
+        return self._inside("checkpoints", group)
+
+    def _inside(self, *parts: str) -> Path:
+        path = self.root.joinpath(*parts).resolve()
+        if not path.is_relative_to(self.root):
+            raise ConfigError(f"path {path} lies outside the run directory {self.root}")
+        return path
+
+
+def config_hash(config: Config) -> str:
+    """sha256 of everything that decides the result: the configuration without `resources`."""
+    tree = config.model_dump(mode="json", exclude={"resources"})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def open_run(root: Path, config: Config, resume: bool) -> RunDirectory:
+    """Creates the run directory, or opens it to go on.
+
+    Raises: ConfigError if it exists and `resume` is not asked for, or if it was started with
+    another configuration. Nothing is overwritten.
+    """
+    run = RunDirectory(root.expanduser().resolve())
+    if run.root.exists() and (not run.root.is_dir() or any(run.root.iterdir())):
+        if not resume:
+            raise ConfigError(
+                f"run directory {run.root} exists and is not empty; continue it with --resume, or "
+                "choose another with --run-dir"
+            )
+        if run.config_file.is_file():
+            _require_same_config(run, config)
+            return run
+        raise ConfigError(
+            f"{run.root} holds no config.yaml, so it is no run to resume; choose another --run-dir"
+        )
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.config_file, to_yaml(config).encode())
+    except OSError as error:
+        raise ConfigError(f"run directory {run.root} cannot be written: {error}") from error
+    write_atomically(run.manifest_file, json.dumps(_manifest(config), indent=2).encode())
+    return run
+
+
+def existing_run(root: Path) -> tuple[RunDirectory, Config]:
+    """A run that was started before, and its configuration. Raises: ConfigError."""
+    run = RunDirectory(root.expanduser().resolve())
+    if not run.config_file.is_file():
+        raise ConfigError(
+            f"{run.root} is no run directory (no config.yaml); give the folder that `trialign "
+            "train` or `trialign quickstart` wrote"
+        )
+    tree = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
+    return run, parse_config(tree, str(run.config_file))
+
+
+def _require_same_config(run: RunDirectory, config: Config) -> None:
+    _, before = existing_run(run.root)
+    old, new = _flat(before.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    changed = [k for k in new if old[k] != new[k] and not k.startswith("resources.")]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{run.root} was started with {key}={old[key]!r}, now it is {new[key]!r}"
+            + (f" ({len(changed) - 1} more keys differ)" if len(changed) > 1 else "")
+            + "; resume with the same configuration, or choose another --run-dir"
+        )
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _manifest(config: Config) -> dict:
+    return {
+        "config_sha256": config_hash(config),
+        "seed": config.seed,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of our source tree, or None outside a checkout."""
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
