@@ -5,8 +5,8 @@ turn: what it said after hearing its peers becomes a candidate for its first ans
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from envs.types import ABSTAIN, UNPARSED
@@ -16,7 +16,10 @@ NO_ANSWERS = (ABSTAIN, UNPARSED)
 
 @dataclass(frozen=True)
 class Candidate:
-    """An utterance, its canonical answer, rewards (None: not known) and how often it was logged."""
+    """An utterance, its canonical answer, rewards (None: not known) and how often it was logged.
+
+    A borrowed candidate has count 0: a peer's answer in the group's own words.
+    """
 
     text: str
     answer: str
@@ -140,6 +143,28 @@ def _view(utterances: list[dict[str, Any]]) -> GroupView:
 
 def _shares(answers: Sequence[str], total: int) -> dict[str, float]:
     return {answer: count / max(total, 1) for answer, count in Counter(answers).items()}
+
+
+def borrow_peers(
+    question: JointQuestion, personalization: Callable[[str, str], float | None]
+) -> JointQuestion:
+    """The question with every answer of any group as a candidate of every group.
+
+    What a group never said is restated in its own words, with the peers' visible truth.
+    Args: personalization: (group, text) -> preference score, None where not known.
+    """
+    truth = {c.answer: c.truth for v in question.views.values() for c in v.candidates}
+    views = {}
+    for group, view in question.views.items():
+        said = {c.answer for c in view.candidates}
+        borrowed = []
+        for answer in question.answers:
+            if answer not in said:
+                text = view.restated(answer)
+                score = personalization(group, text)
+                borrowed.append(Candidate(text, answer, truth[answer], score, 0))
+        views[group] = replace(view, candidates=(*view.candidates, *borrowed))
+    return replace(question, views=views)
 
 
 def texts_to_score(question: JointQuestion, group: str) -> list[str]:

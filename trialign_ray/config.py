@@ -117,6 +117,8 @@ class TargetsConfig(_Section):
     """w_T: weight of truth in a candidate's return (players: groups)."""
     personalization_weight: float = Field(default=1.0, ge=0)
     """w_P: weight of personalization in a candidate's return (players: groups)."""
+    borrow_peers: bool = True
+    """Peers' answers, restated in the group's own words, are candidates too."""
     group_weights: Literal["equal", "prior"] = "equal"
     """Weights of groups in welfare and KL: equal, or by their size."""
     tolerance: float = Field(default=1e-4, gt=0)
@@ -134,7 +136,7 @@ class CloneConfig(_Section):
     """Peak AdamW rate; warm-up over 10 updates, then cosine decay."""
     kl_weight: float = Field(default=0.0, ge=0)
     """kappa: weight of a KL estimate to the behaviour model on target candidates. 0: none."""
-    min_target: float = Field(default=1e-3, ge=0, lt=1)
+    min_target: float = Field(default=0.02, ge=0, lt=1)
     """Candidates with less target probability are not trained on."""
     lora_rank: int = Field(default=8, ge=1)
     """Rank of the adapter."""

@@ -57,7 +57,8 @@ def candidate_tensors(
     """Returns, answers and the reference distribution of every candidate.
 
     The reference mu is how often the group logged the utterance, over all turns: the policy of the
-    dialogue, in which a second thought already counts.
+    dialogue, in which a second thought already counts. Counts are smoothed by adding 1/2
+    (Krichevsky and Trofimov 1981), which also gives borrowed candidates their share.
     """
     width = max(len(v.candidates) for q in questions for v in q.views.values())
     shape = (len(groups), len(questions), width)
@@ -70,14 +71,14 @@ def candidate_tensors(
         for g, group in enumerate(groups):
             view = question.views.get(group)
             for k, candidate in enumerate(view.candidates if view else ()):
-                reference[g, x, k] = candidate.count
+                reference[g, x, k] = candidate.count + 0.5
                 answer[g, x, k] = ids[candidate.answer] if question.has_truth else -1
                 if candidate.personalization is not None:
                     personalization[g, x, k] = candidate.personalization
                 if question.has_truth:
                     truth[g, x, k] = _truth(candidate, question, head_XZ[x])
     return CandidateTensors(
-        reference_GXK=reference / reference.sum(-1, keepdim=True).clamp_min(1.0),
+        reference_GXK=reference / reference.sum(-1, keepdim=True).clamp_min(0.5),
         truth_GXK=truth,
         personalization_GXK=personalization,
         answer_GXK=answer,

@@ -148,7 +148,8 @@ class Recipe:
             write_dataset(rows, self.run_dir.log_file)
 
     def score(self) -> None:
-        """Stage 3a: reference log-probabilities, once; no reference model runs after this."""
+        """Stage 3a: reference log-probabilities and preference scores of candidates and of peers'
+        answers restated, once; no reference model runs after this."""
         from trialign_ray.actors.critic_learner import write_scores
         from trialign_ray.candidates import join_questions, texts_to_score
         from trialign_ray.dataset import content_hash, read_dataset
@@ -169,8 +170,16 @@ class Recipe:
                     for g, own in wanted.items()
                 },
             )
+            asked = {q.id: q for q in self.setting.questions}
+            judge = self.setting.log_judge
             scores = [
-                {"question_id": q.id, "group": g, "text": text, "logprob": s.logprob}
+                {
+                    "question_id": q.id,
+                    "group": g,
+                    "text": text,
+                    "logprob": s.logprob,
+                    "personalization": judge(g, asked[q.id], text).personalization,
+                }
                 for g, own in wanted.items()
                 for (q, texts), row in zip(own, results[g], strict=True)
                 for text, s in zip(texts, row, strict=True)

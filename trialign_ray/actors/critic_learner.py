@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from trialign_ray.candidates import JointQuestion, join_questions
+from trialign_ray.candidates import JointQuestion, borrow_peers, join_questions
 from trialign_ray.checkpoint import write_atomically
 from trialign_ray.config import Config
 from trialign_ray.dataset import read_dataset
@@ -49,9 +49,9 @@ class CriticLearner:
         spec = self._spec
         rows = read_dataset(Path(spec.dataset_file))
         self._groups = list(rows[0]["group_ids"])
-        self._questions = join_questions(rows)
         scores = read_scores(Path(spec.scores_file), Path(spec.dataset_file))
-        self._reference = lambda question, group, text: scores[question, group, text]
+        self._reference = lambda question, group, text: scores[question, group, text].logprob
+        self._questions = join_questions(rows)
         seed = derive_seed(spec.config.seed, "critic")
         self._estimate = estimate_truth(
             self._questions, self._groups, self._reference, spec.config, seed
@@ -63,6 +63,11 @@ class CriticLearner:
         }
         path = Path(spec.critic_dir) / "truth_head.json"
         write_atomically(path, json.dumps(beliefs, indent=1, sort_keys=True).encode())
+        if spec.config.targets.borrow_peers:
+            self._questions = [
+                borrow_peers(q, lambda g, text, q=q: scores[q.id, g, text].personalization)
+                for q in self._questions
+            ]
         self._fitted = True
         return {
             "critic/num_labels": float(self._estimate.num_labels),
@@ -149,8 +154,16 @@ def write_scores(
     temporary.replace(path)
 
 
-def read_scores(path: Path, dataset_file: Path) -> dict[tuple[str, str, str], float]:
-    """Reference log-probabilities by (question, group, text).
+@dataclass(frozen=True)
+class TextScore:
+    """Reference log-probability and preference score of a text for a group."""
+
+    logprob: float
+    personalization: float | None
+
+
+def read_scores(path: Path, dataset_file: Path) -> dict[tuple[str, str, str], TextScore]:
+    """Scores by (question, group, text).
 
     Raises: DataError if they were computed for another log.
     """
@@ -165,7 +178,8 @@ def read_scores(path: Path, dataset_file: Path) -> dict[tuple[str, str, str], fl
             f"{dataset_file} has {expected.decode()[:12]}; delete the scores and run again"
         )
     return {
-        (r["question_id"], r["group"], r["text"]): r["logprob"] for r in table.to_pylist()
+        (r["question_id"], r["group"], r["text"]): TextScore(r["logprob"], r["personalization"])
+        for r in table.to_pylist()
     }
 
 

@@ -14,6 +14,8 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps q_GXK to (f(q), df/dq_GXK), f concave."""
 
 MIN_STEP = 1e-12
+MIN_LOG = -700.0
+"""Least log-probability of a candidate: below it exp underflows and entropies lose their slope."""
 MIN_GAP = 1e-12
 """Absolute gap that always suffices, for an objective of nearly 0."""
 
@@ -80,7 +82,8 @@ def mirror_ascent(
         while True:
             mixed = torch.where(reference_GXK > 0, (1 - eta) * log_q + eta * target, -math.inf)
             norm = torch.where(present_GX, torch.logsumexp(mixed, -1), 0.0)
-            candidate = mixed - norm.unsqueeze(-1)
+            candidate = (mixed - norm.unsqueeze(-1)).clamp_min(MIN_LOG)
+            candidate = torch.where(reference_GXK > 0, candidate, -math.inf)
             proposal = evaluate(candidate)
             if proposal[1] >= value or eta < MIN_STEP:
                 break
