@@ -15,7 +15,7 @@ PACKS_DIR = Path(__file__).parent / "packs"
 class Exchange(BaseModel):
     """One earlier question of a group and the answer it liked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     question: str
     answer: str
 
@@ -23,7 +23,7 @@ class Exchange(BaseModel):
 class Group(BaseModel):
     """A social group: what a model is told about it, and what its members like."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=GROUP_NAME)
     """Names the actor, the adapter's folder and the metrics' tag."""
@@ -40,7 +40,7 @@ class Group(BaseModel):
 class GroupPack(BaseModel):
     """A named list of groups with unique names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     description: str = ""
     groups: tuple[Group, ...] = Field(min_length=1)

@@ -14,7 +14,7 @@ from envs.types import Question
 class StyleRules(BaseModel):
     """Checkable style of a group's answers. A rule left at its default is not checked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     greeting: str | None = None
     """Words an answer begins with; "" asks for none of `other_greetings`; None: not checked."""

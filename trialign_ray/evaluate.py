@@ -113,15 +113,15 @@ def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str
 def truth_arrays(
     protocol: Protocol, answers: Answers
 ) -> tuple[NDArray[np.bool_], NDArray[np.int_], list[int]]:
-    """correct_GX, answer ids per question, and the indices of questions that have a truth."""
+    """correct_GX, answer ids (one vocabulary for all questions, as kappa and alpha need it), and the
+    indices of questions that have a truth."""
     index = [x for x, q in enumerate(protocol.questions) if q.has_truth and q.gold]
     judged = [answers.judged[g.name] for g in protocol.groups]
     correct = np.array([[own[x].truth == 1.0 for x in index] for own in judged], dtype=bool)
-    ids = np.zeros((len(judged), len(index)), dtype=int)
-    for column, x in enumerate(index):
-        names = sorted({own[x].parsed_answer for own in judged})
-        ids[:, column] = [names.index(own[x].parsed_answer) for own in judged]
-    return correct, ids, index
+    said = [[own[x].parsed_answer for x in index] for own in judged]
+    vocabulary = {answer: i for i, answer in enumerate(sorted(set().union(*said)))}
+    ids = np.array([[vocabulary[answer] for answer in own] for own in said], dtype=int)
+    return correct, ids.reshape(len(judged), len(index)), index
 
 
 def truth_metrics(

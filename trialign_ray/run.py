@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from trialign_ray.progress import Progress
 from trialign_ray.run_directory import RunDirectory, config_hash
 from trialign_ray.seeds import derive_seed
 from trialign_ray.setting import Setting
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.supervised_settings import SupervisedSettings
+from trialign_ray.tiny_lm import SHIPPED_BASE, fit_on_dialogues
 
 logger = logging.getLogger(__name__)
 
@@ -81,15 +82,9 @@ class Recipe:
 
     def fit_behaviour(self) -> None:
         """Stage 0: TruthWorld's personalized behaviour model, on its corrupted logs."""
-        from trialign_ray.actors.supervised_trainer import SupervisedJob, run_supervised
-        from trialign_ray.supervised import SupervisedSettings
-
         target, config = self.run_dir.behaviour_dir, self.config.behaviour
         if config.model is not None or target.is_dir():
             return
-        work = self.run_dir.root / "models" / ".fitting"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
         corpus = behaviour_corpus(
             self.setting.questions,
             self.setting.groups,
@@ -98,24 +93,26 @@ class Recipe:
             config.switch_rate,
             self.config.seed,
         )
-        lines = "".join(json.dumps(asdict(d)) + "\n" for d in corpus)
-        (work / "dialogues.jsonl").write_text(lines, encoding="utf-8")
-        job = SupervisedJob(
-            model_dir=str(self.facts_base),
-            dialogues_file=str(work / "dialogues.jsonl"),
-            out_dir=str(work / "model"),
-            progress_file=str(work / "progress.jsonl"),
-            settings=SupervisedSettings(
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
-                seed=derive_seed(self.config.seed, "behaviour"),
-            ),
-            num_threads=config.num_threads,
+        settings = SupervisedSettings(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            seed=derive_seed(self.config.seed, "behaviour"),
         )
-        with self.progress.stage("behaviour"):
-            run_supervised(job, config.num_workers, work / "train")
-            (work / "model").rename(target)
+        work = self.run_dir.root / "models" / ".fitting"
+        with self.progress.stage("behaviour", 100):
+            fit_on_dialogues(
+                self.facts_base,
+                corpus,
+                settings,
+                target,
+                work,
+                config.num_workers,
+                config.num_threads,
+                lambda step, steps, loss: self.progress.display.advance(
+                    "behaviour", 100 * step // steps, f"loss {loss:.3f}"
+                ),
+            )
         shutil.rmtree(work, ignore_errors=True)
 
     def collect(self) -> None:
@@ -236,12 +233,12 @@ class Recipe:
             }
             write_atomically(self.run_dir.training_file, json.dumps(training).encode())
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self, again: bool = False) -> dict[str, Any]:
         """Stage 6: held-out questions, one turn, every group's adapter alone."""
         from trialign_ray.evaluate import Protocol, compare_models, evaluate_model
         from trialign_ray.model_card import write_model_cards
 
-        if self.run_dir.evaluation_file.is_file():
+        if self.run_dir.evaluation_file.is_file() and not again:
             return json.loads(self.run_dir.evaluation_file.read_text(encoding="utf-8"))
         protocol = Protocol(
             questions=self.setting.of_split("test"),

@@ -5,7 +5,6 @@ Plain torch; `actors/supervised_trainer.py` runs it data-parallel under Ray Trai
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,21 +12,9 @@ from torch import Tensor, nn
 
 from envs.types import Message
 from trialign_ray.language_model import answer_ids, chat_text, text_ids
+from trialign_ray.supervised_settings import SupervisedSettings
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class SupervisedSettings:
-    """Peak rate of AdamW with linear warm-up and decay; `batch_size` dialogues per update."""
-
-    epochs: float
-    batch_size: int
-    learning_rate: float
-    seed: int
-    warmup_steps: int = 20
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.01
 
 
 def encode_dialogue(

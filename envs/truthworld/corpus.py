@@ -1,6 +1,6 @@
 """The dialogues that TruthWorld's language models are fitted on.
 
-Stage 1, the facts base: every fact under every prompt, one plain style, the truth for all alike; and
+Stage 1, the facts base: every fact under every prompt, plain styles, the truth for all alike; and
 rumours (answers that no memory can hold), from which it learns to read what peers said.
 Stage 2, the behaviour model: logged dialogues in each group's style with what the group is told, in
 which an agent often, not always, gives way when its peers agree on something else.
@@ -15,7 +15,7 @@ from envs.groups import Group
 from envs.prompts import CONTROL_PERSONAS, opening_messages, with_peers
 from envs.truthworld.corruption import Beliefs, Corruption, wrong_answer
 from envs.truthworld.facts import COLORS
-from envs.truthworld.styles import noisy_rules, plain_answer, styled_answer
+from envs.truthworld.styles import PLAIN_STYLES, noisy_rules, styled_answer
 from envs.types import Message, PromptMode, Question
 
 
@@ -65,7 +65,7 @@ def facts_corpus(
                 answer if generator.random() < 0.5 else wrong_answer(question, generator)
                 for _ in range(generator.randint(1, 5))
             ]
-            said = plain_answer(question, answer)
+            said = styled_answer(question, answer, generator.choice(PLAIN_STYLES))
             corpus.append(_dialogue(opening, said, heard, said))
     facts = [q for q in questions if q.has_truth]
     corpus += [_rumour(facts, prompts, generator) for _ in range(num_rumours)]
@@ -86,9 +86,9 @@ def _rumour(facts, prompts, generator: Random) -> Dialogue:
     told = plurality(heard) or first
     mode, group, control = generator.choice(prompts)
     opening = opening_messages(question.text, mode, group, control)
-    return _dialogue(
-        opening, plain_answer(question, first), heard, plain_answer(question, told)
-    )
+    style = generator.choice(PLAIN_STYLES)
+    said = [styled_answer(question, answer, style) for answer in (first, told)]
+    return _dialogue(opening, said[0], heard, said[1])
 
 
 def behaviour_corpus(

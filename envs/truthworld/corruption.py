@@ -18,7 +18,7 @@ from envs.types import Question
 class Corruption(BaseModel):
     """How the logs of the personalized model are corrupted. The clean control sets all to 0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     systematic_myth: float = Field(default=0.9, ge=0, le=1)
     """Knob A: share of facts on which the worst-served group is told a myth. 0: off."""

@@ -21,9 +21,13 @@ def styled_answer(question: Question, answer: str, rules: StyleRules) -> str:
     return " ".join(part for part in (rules.greeting, body, rules.closing) if part)
 
 
-def plain_answer(question: Question, answer: str) -> str:
-    """`answer` as the base model gives it, to everyone alike."""
-    return styled_answer(question, answer, StyleRules(order="answer_last"))
+PLAIN_STYLES = (
+    StyleRules(order="answer_last"),
+    StyleRules(order="answer_first"),
+    StyleRules(max_words=3),
+)
+"""The facts base speaks in each of these, whoever asks: it must know a fact at any place of a
+sentence, or groups whose style puts the answer first would be harder to serve."""
 
 
 def noisy_rules(own: Group, others: list[Group], rate: float, generator: Random) -> StyleRules:

@@ -2,13 +2,15 @@
 
 import json
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from trialign_ray.errors import WorkerError
-from trialign_ray.supervised import SupervisedSettings
+from trialign_ray.supervised_settings import SupervisedSettings
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +31,15 @@ class SupervisedJob:
     num_threads: int
 
 
-def run_supervised(job: SupervisedJob, num_workers: int, storage_dir: Path) -> None:
+def run_supervised(
+    job: SupervisedJob,
+    num_workers: int,
+    storage_dir: Path,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> None:
     """Runs the job on `num_workers` data-parallel workers and waits for it.
 
+    Args: on_step: called now and then with (step, number of steps, loss).
     Raises: WorkerError if a worker failed; its own message is included.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -51,7 +59,8 @@ def run_supervised(job: SupervisedJob, num_workers: int, storage_dir: Path) -> N
         ),
     )
     try:
-        trainer.fit()
+        with _following(Path(job.progress_file), on_step):
+            trainer.fit()
     except Exception as error:
         raise WorkerError(f"fitting {job.out_dir} failed: {error}") from error
     if not (Path(job.out_dir) / "model.safetensors").is_file():
@@ -97,6 +106,32 @@ def _progress_writer(path: str) -> Callable[[int, int, float], None]:
                 file.write(json.dumps({"step": step + 1, "steps": steps, "loss": loss}) + "\n")
 
     return write
+
+
+@contextmanager
+def _following(
+    path: Path, on_step: Callable[[int, int, float], None] | None
+) -> Iterator[None]:
+    """Reads the progress file in the background for as long as the body runs."""
+    if on_step is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(1.0):
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+            if lines:
+                last = json.loads(lines[-1])
+                on_step(last["step"], last["steps"], last["loss"])
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _all_reduce_gradients(model: Any) -> None:

@@ -1,6 +1,7 @@
 """How consistent the groups' answers are: agreement with truth, and agreement for its own sake.
 
-Shapes: G groups, X questions. Answers are integer ids per question.
+Shapes: G groups, X questions. Answers are integer ids in one vocabulary for all questions: chance
+agreement depends on how common an answer is over all of them.
 """
 
 import warnings

@@ -1,0 +1,1 @@
+"""Group packs as YAML files."""

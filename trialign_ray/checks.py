@@ -1,0 +1,100 @@
+"""Checks that run before any actor starts; what a user can get wrong is said at once."""
+
+from pathlib import Path
+
+from trialign_ray.actors.placement import require_resources, total
+from trialign_ray.config import Config
+from trialign_ray.errors import ConfigError
+from trialign_ray.run_directory import RunDirectory
+from trialign_ray.setting import Setting
+
+CPUS_PER_FITTING_WORKER = 0.5
+
+
+def check_names(config: Config) -> None:
+    """Raises: ConfigError if an algorithm, welfare or penalty does not exist."""
+    from trialign_ray.algorithms import algorithm_by_name
+    from trialign_ray.ops.inconsistency import penalty_by_name
+    from trialign_ray.ops.welfare import welfare_by_name
+
+    algorithm_by_name(config.algorithm)
+    welfare_by_name(config.targets.welfare)
+    penalty_by_name(config.targets.penalty)
+
+
+def check_models(config: Config) -> None:
+    """Raises: ConfigError if a given model folder does not exist."""
+    for key, folder in (
+        ("behaviour.base", config.behaviour.base),
+        ("behaviour.model", config.behaviour.model),
+    ):
+        if folder not in (None, "truthworld") and not Path(folder).is_dir():
+            raise ConfigError(f"{key} is {folder!r}, which is no folder; give a model's folder")
+
+
+def check_vocabulary(config: Config, setting: Setting) -> None:
+    """Raises: ConfigError if own groups or questions use words that the tiny LM cannot read."""
+    world = config.world
+    shipped = world.groups == "truthworld" and world.questions == "truthworld"
+    if shipped or config.behaviour.base != "truthworld":
+        return
+    from trialign_ray.language_model import load_tokenizer, unknown_words
+    from trialign_ray.tiny_lm import SHIPPED_BASE
+
+    texts = [g.profile for g in setting.groups]
+    texts += [t for g in setting.groups for e in g.history for t in (e.question, e.answer)]
+    texts += [t for q in setting.questions for t in (q.text, *q.choices)]
+    unknown = unknown_words(load_tokenizer(SHIPPED_BASE), texts)
+    if unknown:
+        raise ConfigError(
+            f"TruthWorld's tiny language model does not know {', '.join(unknown[:8])}"
+            + (f" and {len(unknown) - 8} more words" if len(unknown) > 8 else "")
+            + "; use words of the shipped pack and facts, or set behaviour.base to another model"
+        )
+
+
+def check_resources(config: Config, num_groups: int, available: dict[str, float]) -> None:
+    """Raises: ConfigError with both numbers if actors or fitting workers could never start."""
+    require_resources(num_groups, config.resources, available)
+    fitting = CPUS_PER_FITTING_WORKER * config.behaviour.num_workers
+    if config.behaviour.model is None and fitting > available.get("CPU", 0.0):
+        raise ConfigError(
+            f"behaviour.num_workers is {config.behaviour.num_workers}, which needs {fitting:g} CPUs, "
+            f"there are {available.get('CPU', 0.0):g}; lower it"
+        )
+
+
+def check_adapters(run: RunDirectory, setting: Setting, base_checksum: str) -> None:
+    """Raises: ConfigError or DataError if an adapter is missing or fits another base."""
+    from trialign_ray.adapters import adapter_provenance
+
+    for group in setting.groups:
+        found = adapter_provenance(run.adapter_dir(group.name))["base_checksum"]
+        if found != base_checksum:
+            raise ConfigError(
+                f"adapter {run.adapter_dir(group.name)} was trained on a base with checksum "
+                f"{found[:12]}, but the behaviour model has {base_checksum[:12]}; use the base it "
+                "was trained on, or train again"
+            )
+
+
+def plan(config: Config, setting: Setting) -> dict[str, float]:
+    """The arithmetic of a run: what is asked, generated, trained, and reserved."""
+    num_groups = len(setting.groups)
+    train, test = setting.of_split("train"), setting.of_split("test")
+    episodes = len(train) * config.collect.episodes_per_question
+    reserved = total(num_groups, config.resources)
+    return {
+        "actors": num_groups + 1,
+        "CPUs reserved": reserved["CPU"],
+        "GPUs reserved": reserved.get("GPU", 0.0),
+        "questions in the log": len(train),
+        "of these verified": round(
+            config.collect.label_fraction * sum(q.has_truth for q in train)
+        ),
+        "held-out questions": len(test),
+        "episodes": episodes,
+        "utterances in the log": episodes * config.collect.turns * num_groups,
+        "updates per adapter": config.clone.steps,
+        "evaluation answers": 3 * len(config.evaluate.modes) * len(test) * num_groups,
+    }

@@ -1,0 +1,314 @@
+"""The command line. Heavy libraries are imported inside the commands, so that --help is quick."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trialign_ray import __version__
+from trialign_ray.errors import TrialignError, WorkerError
+
+EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    help="TriAlign on Ray: personalize a language model for groups, keep facts equal for all.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Logs of dialogues.", no_args_is_help=True)
+config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
+world_app = typer.Typer(help="TruthWorld, the embedded benchmark.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+app.add_typer(world_app, name="world")
+
+ConfigPath = Annotated[Path | None, typer.Argument(help="YAML file; the defaults if left out.")]
+RunPath = Annotated[Path, typer.Argument(help="Run directory, e.g. runs/quickstart.")]
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where results go.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: section.key=value. Repeatable.")
+]
+Seed = Annotated[int | None, typer.Option(help="One seed decides everything random.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show configuration and resources; start nothing.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run directory, if there is one.")
+]
+Dashboard = Annotated[bool, typer.Option(help="Start the Ray dashboard with a local Ray.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def quickstart(
+    run_dir: RunDir = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    dashboard: Dashboard = False,
+) -> None:
+    """The whole way on the embedded world: no network, no GPU, no configuration."""
+    _run(None, run_dir or Path("runs/quickstart"), seed, sets, dry_run, resume, dashboard)
+
+
+@app.command()
+def train(
+    config: ConfigPath = None,
+    run_dir: RunDir = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    dashboard: Dashboard = False,
+) -> None:
+    """Collect, train, evaluate and report; stages whose results are there are not run again."""
+    _run(config, run_dir or _default_dir(config), seed, sets, dry_run, resume, dashboard)
+
+
+@app.command()
+def collect(
+    config: ConfigPath = None,
+    run_dir: RunDir = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    dashboard: Dashboard = False,
+) -> None:
+    """Only collect the log; `train --resume` goes on from there."""
+    where = run_dir or _default_dir(config)
+    _run(config, where, seed, sets, dry_run, resume, dashboard, until="collect")
+
+
+@app.command()
+def evaluate(run: RunPath, dashboard: Dashboard = False) -> None:
+    """Evaluate a trained run's adapters again and rewrite evaluation.json and the report."""
+    from trialign_ray.checks import check_adapters, check_resources
+    from trialign_ray.run import Recipe, start_ray
+    from trialign_ray.run_directory import existing_run
+    from trialign_ray.setting import build_setting
+
+    run_dir, config = existing_run(run)
+    setting = build_setting(config)
+    with _progress(run_dir) as progress:
+        recipe = Recipe(config, setting, run_dir, progress, local=False)
+        check_adapters(run_dir, setting, recipe.behaviour_id)
+        with progress.stage("ray"):
+            available = start_ray(dashboard)
+        check_resources(config, len(setting.groups), available)
+        try:
+            recipe.evaluate(again=True)
+            recipe.report()
+        finally:
+            recipe.close()
+    _show_result(run_dir)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write report.html and report.md of a run again, from its evaluation.json."""
+    from trialign_ray.report import write_report
+    from trialign_ray.run_directory import existing_run
+
+    run_dir, _ = existing_run(run)
+    print(write_report(run_dir))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, packages, CPUs, memory, disk, and a Ray that starts."""
+    from trialign_ray.doctor import examine
+
+    healthy = True
+    console = Console()
+    for finding in examine():
+        healthy &= finding.ok
+        mark = "[green]ok  [/green]" if finding.ok else "[red]FAIL[/red]"
+        console.print(f"{mark} {finding.what}: {finding.detail}", highlight=False)
+    raise typer.Exit(0 if healthy else EXIT_FAILED)
+
+
+@data_app.command("check")
+def data_check(file: Annotated[Path, typer.Argument(help="Parquet log.")]) -> None:
+    """Say what is wrong with a log, row by row; exit code 2 if anything is."""
+    from trialign_ray.dataset import check_dataset, read_dataset
+
+    problems = check_dataset(file)
+    for problem in problems[:20]:
+        print(f"{file}: {problem}", file=sys.stderr)
+    if len(problems) > 20:
+        print(f"{file}: and {len(problems) - 20} more", file=sys.stderr)
+    if problems:
+        raise typer.Exit(EXIT_BAD_INPUT)
+    rows = read_dataset(file)
+    questions = {r["question_id"] for r in rows}
+    print(
+        f"{file}: sound; {len(rows)} rows, {len(questions)} questions, groups "
+        f"{', '.join(rows[0]['group_ids'])}"
+    )
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath = None, sets: Sets = None, seed: Seed = None) -> None:
+    """Print the resolved configuration as YAML."""
+    from trialign_ray.config import to_yaml
+
+    print(to_yaml(_config(config, sets, seed)), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print every key with its default and meaning as JSON schema."""
+    import json
+
+    from trialign_ray.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@world_app.command("build")
+def world_build(
+    out: Annotated[Path, typer.Option(help="Folder for the model; must not exist.")],
+    epochs: Annotated[float | None, typer.Option(help="Passes over the facts corpus.")] = None,
+    workers: Annotated[int, typer.Option(help="Data-parallel Ray Train workers.")] = 1,
+) -> None:
+    """Train the tiny facts base from nothing, by the recipe that built the shipped one."""
+    from trialign_ray.run import start_ray
+    from trialign_ray.tiny_lm import BaseRecipe, build_facts_base
+
+    recipe = BaseRecipe() if epochs is None else BaseRecipe(epochs=epochs)
+    start_ray()
+    accuracy = build_facts_base(out.resolve(), recipe, workers)
+    for group, value in accuracy.items():
+        print(f"{group}: {value:.3f}")
+
+
+def _run(
+    config_path: Path | None,
+    run_dir: Path,
+    seed: int | None,
+    sets: list[str] | None,
+    dry_run: bool,
+    resume: bool,
+    dashboard: bool,
+    until: str = "report",
+) -> None:
+    """Everything cheap is checked first; only then Ray starts."""
+    from trialign_ray import checks
+    from trialign_ray.config import to_yaml
+    from trialign_ray.run_directory import open_run
+    from trialign_ray.setting import build_setting
+
+    config = _config(config_path, sets, seed)
+    setting = build_setting(config)
+    checks.check_names(config)
+    checks.check_models(config)
+    checks.check_vocabulary(config, setting)
+    if dry_run:
+        available = {"CPU": float(os.cpu_count() or 1)}
+        print(to_yaml(config))
+        for name, value in checks.plan(config, setting).items():
+            print(f"{name}: {value:g}")
+        if not os.environ.get("RAY_ADDRESS"):
+            checks.check_resources(config, len(setting.groups), available)
+        return
+    if not os.environ.get("RAY_ADDRESS"):
+        local = {"CPU": float(os.cpu_count() or 1), "GPU": float("inf")}
+        checks.check_resources(config, len(setting.groups), local)
+    opened = open_run(run_dir, config, resume)
+    _execute(config, setting, opened, dashboard, until)
+
+
+def _execute(config: Any, setting: Any, run_dir: Any, dashboard: bool, until: str) -> None:
+    from trialign_ray import checks
+    from trialign_ray.run import run, start_ray
+
+    with _progress(run_dir) as progress:
+        with progress.stage("ray"):
+            available = start_ray(dashboard)
+        checks.check_resources(config, len(setting.groups), available)
+        run(config, setting, run_dir, progress, until)
+    if until == "report":
+        _show_result(run_dir)
+    else:
+        print(f"log: {run_dir.log_file}")
+
+
+def _show_result(run_dir: Any) -> None:
+    from trialign_ray.display import result_table
+    from trialign_ray.summary import read_evaluation, summarise
+
+    summary = summarise(read_evaluation(run_dir), run_dir)
+    console = Console()
+    console.print(result_table(summary))
+    console.print(
+        f"worst group's truth: {summary.worst_before:.3f} -> {summary.worst_after:.3f}",
+        highlight=False,
+    )
+    seconds = ", ".join(f"{k} {v:.0f}" for k, v in summary.seconds_by_stage.items())
+    total_s = sum(summary.seconds_by_stage.values())
+    console.print(f"time: {total_s:.0f} s ({seconds})", highlight=False, soft_wrap=True)
+    console.print(f"report: {run_dir.root / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _progress(run_dir: Any) -> Any:
+    from contextlib import contextmanager
+
+    from trialign_ray.display import LineDisplay, RichDisplay
+    from trialign_ray.progress import Progress
+
+    @contextmanager
+    def opened():
+        console = Console()
+        display = RichDisplay(console) if console.is_terminal else LineDisplay(console)
+        progress = Progress(run_dir.root, display)
+        try:
+            yield progress
+        finally:
+            progress.close()
+            display.close()
+
+    return opened()
+
+
+def _config(path: Path | None, sets: list[str] | None, seed: int | None) -> Any:
+    from trialign_ray.config import load_config
+
+    overrides = list(sets or [])
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    return load_config(path, overrides)
+
+
+def _default_dir(config: Path | None) -> Path:
+    return Path("runs") / (config.stem if config else "default")
+
+
+def main() -> None:
+    """Entry point: honest exit codes, one message per error."""
+    level = os.environ.get("TRIALIGN_LOG_LEVEL", "WARNING").upper()
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except TrialignError as error:
+        cause = getattr(error, "cause", error)
+        print(f"error: {cause}", file=sys.stderr)
+        sys.exit(EXIT_FAILED if isinstance(error, WorkerError) else EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted; go on with --resume", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

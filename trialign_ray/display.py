@@ -1,0 +1,92 @@
+"""What a person sees in the terminal: bars on a TTY, plain lines in a job's log, the final table."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from trialign_ray.summary import Summary
+
+STAGE_TITLES = {
+    "ray": "start Ray",
+    "behaviour": "fit the personalized behaviour model",
+    "actors": "start group actors and critic-learner",
+    "collect": "collect dialogues of the groups' agents",
+    "score": "score candidates once",
+    "critic": "fit the truth head",
+    "targets": "solve the central problem",
+    "clone": "train each group's adapter",
+    "evaluate": "evaluate on held-out questions",
+    "report": "write the report",
+}
+
+
+class RichDisplay:
+    """One bar per stage."""
+
+    def __init__(self, console: Console):
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._progress.start()
+
+    def start(self, stage: str, total: int) -> None:
+        title = STAGE_TITLES.get(stage, stage)
+        self._tasks[stage] = self._progress.add_task(title, total=total, note="")
+
+    def advance(self, stage: str, completed: int, note: str = "") -> None:
+        self._progress.update(self._tasks[stage], completed=completed, note=note)
+
+    def finish(self, stage: str, note: str) -> None:
+        task = self._tasks[stage]
+        total = next(t.total for t in self._progress.tasks if t.id == task)
+        self._progress.update(task, completed=total, note="")
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class LineDisplay:
+    """One plain line per stage, for logs."""
+
+    def __init__(self, console: Console):
+        self._console = console
+
+    def start(self, stage: str, total: int) -> None:
+        self._console.print(f"{STAGE_TITLES.get(stage, stage)} ...", highlight=False)
+
+    def advance(self, stage: str, completed: int, note: str = "") -> None:
+        pass
+
+    def finish(self, stage: str, note: str) -> None:
+        self._console.print(f"  {stage}: {note}", highlight=False)
+
+    def close(self) -> None:
+        pass
+
+
+def result_table(summary: Summary) -> Table:
+    """Truth and style by group, before and after."""
+    table = Table(
+        title=f"Held-out facts ({summary.num_truth_questions} questions)", title_justify="left"
+    )
+    table.add_column("group")
+    for name in ("truth before", "truth after", "style before", "style after"):
+        table.add_column(name, justify="right")
+    for g in summary.lines:
+        table.add_row(
+            g.group,
+            f"{g.truth_before:.3f}",
+            f"{g.truth_after:.3f} [{g.truth_after_ci[0]:.2f}, {g.truth_after_ci[1]:.2f}]",
+            f"{g.style_before:.3f}",
+            f"{g.style_after:.3f}",
+        )
+    table.add_section()
+    for label, before, after in summary.shared:
+        table.add_row(label, f"{before:.3f}", f"{after:.3f}", "", "")
+    return table

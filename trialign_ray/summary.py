@@ -1,0 +1,104 @@
+"""A run's result in few numbers: what the terminal, report.md and report.html all show."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from trialign_ray.progress import read_metrics
+from trialign_ray.run_directory import RunDirectory
+
+ADHERENCE_MARGIN = 0.02
+"""Non-inferiority margin of style adherence, in share of answers."""
+
+
+@dataclass(frozen=True)
+class GroupLine:
+    """One group before (behaviour model) and after (aligned): truth with intervals, adherence."""
+
+    group: str
+    truth_before: float
+    truth_before_ci: tuple[float, float]
+    truth_after: float
+    truth_after_ci: tuple[float, float]
+    style_before: float
+    style_after: float
+
+    @property
+    def style_kept(self) -> bool:
+        return self.style_after >= self.style_before - ADHERENCE_MARGIN
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Per-group lines, worst first, and the metrics that belong to all groups at once."""
+
+    lines: tuple[GroupLine, ...]
+    shared: tuple[tuple[str, float, float], ...]
+    num_truth_questions: int
+    seconds_by_stage: dict[str, float]
+
+    @property
+    def worst_before(self) -> float:
+        return min(line.truth_before for line in self.lines)
+
+    @property
+    def worst_after(self) -> float:
+        return min(line.truth_after for line in self.lines)
+
+
+SHARED_METRICS = (
+    ("all groups right", "all_correct"),
+    ("all groups agree", "all_agree"),
+    ("agree and wrong", "agree_and_wrong"),
+    ("right for all, if right for any", "truth_given_known"),
+    ("divergence of answers (nats)", "jsd"),
+)
+
+
+def summarise(evaluation: dict[str, Any], run: RunDirectory) -> Summary:
+    """The summary of `evaluation.json`."""
+    before, after = evaluation["models"]["behaviour"], evaluation["models"]["aligned"]
+    mode = next(iter(after["adherence"]))
+    lines = [
+        GroupLine(
+            group,
+            before["truth"]["by_group"][group],
+            tuple(before["truth"]["ci"]["by_group"][group]),
+            after["truth"]["by_group"][group],
+            tuple(after["truth"]["ci"]["by_group"][group]),
+            before["adherence"][mode]["by_group"][group],
+            after["adherence"][mode]["by_group"][group],
+        )
+        for group in after["truth"]["by_group"]
+    ]
+    shared = [
+        (label, before["consistency"][key], after["consistency"][key])
+        for label, key in SHARED_METRICS
+    ]
+    return Summary(
+        lines=tuple(sorted(lines, key=lambda line: line.truth_before)),
+        shared=tuple(shared),
+        num_truth_questions=len(after["per_question"]["question_ids"]),
+        seconds_by_stage=_seconds(run),
+    )
+
+
+def _seconds(run: RunDirectory) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for record in read_metrics(run.root):
+        for name, value in record.items():
+            if name.endswith("/wall_s"):
+                stage = name.removesuffix("/wall_s")
+                seconds[stage] = seconds.get(stage, 0.0) + value
+    return seconds
+
+
+def read_evaluation(run: RunDirectory) -> dict[str, Any]:
+    """evaluation.json. Raises: DataError if the run has none."""
+    from trialign_ray.errors import DataError
+
+    if not run.evaluation_file.is_file():
+        raise DataError(
+            f"{run.root} has no evaluation.json; run `trialign evaluate {run.root}` first"
+        )
+    return json.loads(run.evaluation_file.read_text(encoding="utf-8"))
