@@ -250,12 +250,13 @@ def _execute(config: Any, setting: Any, run_dir: Any, dashboard: bool, until: st
 
 
 def _show_result(run_dir: Any) -> None:
-    from trialign_ray.display import result_table
+    from trialign_ray.display import result_table, shared_table
     from trialign_ray.summary import read_evaluation, summarise
 
     summary = summarise(read_evaluation(run_dir), run_dir)
     console = Console()
     console.print(result_table(summary))
+    console.print(shared_table(summary))
     console.print(
         f"worst group's truth: {summary.worst_before:.3f} -> {summary.worst_after:.3f}",
         highlight=False,

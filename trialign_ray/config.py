@@ -50,11 +50,11 @@ class BehaviourConfig(_Section):
     """The facts base: `truthworld` (shipped) or the folder of a Hugging Face model."""
     model: str | None = None
     """Folder of a behaviour model. None: TruthWorld's is fitted on its corrupted logs."""
-    epochs: float = Field(default=3.5, gt=0)
+    epochs: float = Field(default=5.0, gt=0)
     """Passes over the corrupted logs."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=24, ge=1)
     """Dialogues per update, over all data-parallel workers."""
-    learning_rate: float = Field(default=4e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Peak AdamW rate; warm-up over 20 updates, then linear decay."""
     switch_rate: float = Field(default=0.6, ge=0, le=1)
     """Probability in the logs that an agent adopts what most peers said."""

@@ -75,18 +75,26 @@ def result_table(summary: Summary) -> Table:
     table = Table(
         title=f"Held-out facts ({summary.num_truth_questions} questions)", title_justify="left"
     )
-    table.add_column("group")
+    table.add_column("group", no_wrap=True)
     for name in ("truth before", "truth after", "style before", "style after"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for g in summary.lines:
         table.add_row(
             g.group,
             f"{g.truth_before:.3f}",
-            f"{g.truth_after:.3f} [{g.truth_after_ci[0]:.2f}, {g.truth_after_ci[1]:.2f}]",
+            f"{g.truth_after:.3f}",
             f"{g.style_before:.3f}",
             f"{g.style_after:.3f}",
         )
-    table.add_section()
+    return table
+
+
+def shared_table(summary: Summary) -> Table:
+    """What belongs to all groups at once, before and after."""
+    table = Table(title="All groups together", title_justify="left")
+    table.add_column("share of questions", no_wrap=True)
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
     for label, before, after in summary.shared:
-        table.add_row(label, f"{before:.3f}", f"{after:.3f}", "", "")
+        table.add_row(label, f"{before:.3f}", f"{after:.3f}")
     return table

@@ -30,6 +30,7 @@ from trialign_ray.ops.statistics import (
 )
 from trialign_ray.seeds import derive_seed
 
+NUM_SAMPLES = 4
 Render = Callable[[Sequence[Message]], str]
 
 
@@ -97,7 +98,7 @@ def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str
             },
         }
     metrics["adherence"] = {m: adherence_metrics(protocol, a) for m, a in by_mode.items()}
-    metrics["samples"] = {g: main.texts[g][:3] for g in main.texts}
+    metrics["samples"] = _samples(protocol, main)
     metrics["per_question"] = {
         "question_ids": [protocol.questions[x].id for x in truth_index],
         "correct": {
@@ -108,6 +109,21 @@ def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str
         },
     }
     return metrics
+
+
+def _samples(protocol: Protocol, answers: Answers) -> dict[str, Any]:
+    """A few questions, spread over the test split, with what each group hears and if it is true."""
+    step = max(1, len(protocol.questions) // NUM_SAMPLES)
+    chosen = range(0, len(protocol.questions), step)[:NUM_SAMPLES]
+    return {
+        "questions": [protocol.questions[x].text for x in chosen],
+        "by_group": {
+            g: [
+                {"text": answers.texts[g][x], "truth": answers.judged[g][x].truth} for x in chosen
+            ]
+            for g in answers.texts
+        },
+    }
 
 
 def truth_arrays(

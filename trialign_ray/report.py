@@ -85,13 +85,21 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _samples(evaluation: dict[str, Any]) -> list[dict[str, str]]:
+def _samples(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first held-out questions: what each group hears before and after, and whether it is true."""
     before, after = evaluation["models"]["behaviour"], evaluation["models"]["aligned"]
-    return [
-        {"group": group, "before": old, "after": new}
-        for group in before["samples"]
-        for old, new in zip(before["samples"][group], after["samples"][group], strict=True)
-    ]
+    samples = []
+    for i, question in enumerate(after["samples"]["questions"]):
+        rows = [
+            {
+                "group": group,
+                "before": before["samples"]["by_group"][group][i],
+                "after": after["samples"]["by_group"][group][i],
+            }
+            for group in after["samples"]["by_group"]
+        ]
+        samples.append({"question": question, "rows": rows})
+    return samples
 
 
 def _charts(run: RunDirectory, evaluation: dict[str, Any], summary: Summary) -> dict[str, str]:
@@ -157,7 +165,8 @@ def consistency_chart(summary: Summary) -> go.Figure:
             textposition="outside",
         )
     figure.update_layout(barmode="group", legend={"traceorder": "reversed"})
-    figure.update_xaxes(range=[0, 1.12], tickformat=".0%")
+    figure.update_xaxes(range=[0, 1.15], tickformat=".0%")
+    figure.update_yaxes(ticksuffix="  ")
     return _styled(figure, 330)
 
 
@@ -209,7 +218,9 @@ def credit_chart(solution: dict[str, Any]) -> go.Figure:
             name=objective,
             marker={"color": PALETTE[i % len(PALETTE)]},
             text=[f"U {utility[g]:.2f}" for g in credits],
-            textposition="outside",
+            textposition="inside",
+            insidetextanchor="end",
+            textangle=-90,
         )
     figure.update_layout(barmode="group")
     figure.update_yaxes(title="credit dW/dU", rangemode="tozero")

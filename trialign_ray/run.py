@@ -133,10 +133,11 @@ class Recipe:
             mode=self.config.world.prompt_mode,
             render=self.render,
         )
+        workers = self.workers
         with self.progress.stage("collect", config.turns):
             rows = collect(
                 spec,
-                self.workers,
+                workers,
                 config,
                 self.config.seed,
                 self.behaviour_id,
@@ -153,14 +154,15 @@ class Recipe:
 
         if self.run_dir.scores_file.is_file():
             return
+        workers = self.workers
         with self.progress.stage("score"):
             rows = read_dataset(self.run_dir.log_file)
             questions = join_questions(rows)
             wanted = {
                 g: [(q, texts_to_score(q, g)) for q in questions if g in q.views]
-                for g in self.workers.groups
+                for g in workers.groups
             }
-            results = self.workers.on_groups(
+            results = workers.on_groups(
                 "score",
                 {
                     g: ("behaviour", [q.views[g].prompt for q, _ in own], [t for _, t in own])
@@ -189,12 +191,13 @@ class Recipe:
 
         if self.run_dir.solution_file.is_file():
             return
+        workers = self.workers
         with self.progress.stage("critic"):
-            self.progress.metrics(self.workers.on_critic("fit"), 0)
+            self.progress.metrics(workers.on_critic("fit"), 0)
             report = truth_head_report(self.run_dir, self.setting, self.config)
             write_atomically(self.run_dir.critic_report, json.dumps(report, indent=2).encode())
         with self.progress.stage("targets"):
-            solution = self.workers.on_critic("solve")
+            solution = workers.on_critic("solve")
             for objective, values in solution["utility"].items():
                 for group, value in values.items():
                     credit = solution["credit"][objective][group]
@@ -210,12 +213,13 @@ class Recipe:
         if self.run_dir.training_file.is_file():
             return
         steps, chunk = self.config.clone.steps, self.config.clone.checkpoint_every
-        states = {g: self.workers.on_groups("clone", {g: (0,)})[g] for g in self.workers.groups}
+        workers = self.workers
+        states = workers.on_groups("clone", dict.fromkeys(workers.groups, (0,)))
         done = min(s.step for s in states.values())
         seen = {g: s.step for g, s in states.items()}
         with self.progress.stage("clone", steps):
             for until in [*range(done + chunk, steps, chunk), steps]:
-                states = self.workers.on_groups("clone", dict.fromkeys(self.workers.groups, (until,)))
+                states = workers.on_groups("clone", dict.fromkeys(workers.groups, (until,)))
                 for group, state in states.items():
                     for step in range(seen[group], state.step):
                         loss = {"clone/loss_nats": state.losses[step]}
@@ -223,8 +227,8 @@ class Recipe:
                     seen[group] = max(seen[group], state.step)
                 mean = sum(s.losses[-1] for s in states.values()) / len(states)
                 self.progress.display.advance("clone", until, f"loss {mean:.3f}")
-            hashes = self.workers.on_groups(
-                "export", {g: (str(self.run_dir.adapter_dir(g)),) for g in self.workers.groups}
+            hashes = workers.on_groups(
+                "export", {g: (str(self.run_dir.adapter_dir(g)),) for g in workers.groups}
             )
             training = {
                 "adapter_sha256": hashes,
@@ -251,10 +255,11 @@ class Recipe:
             seed=self.config.seed,
         )
         names = ("facts_base", "behaviour", "aligned")
+        workers = self.workers
         with self.progress.stage("evaluate", len(names)):
             models = {}
             for i, name in enumerate(names):
-                models[name] = evaluate_model(protocol, self.workers, name)
+                models[name] = evaluate_model(protocol, workers, name)
                 self.progress.display.advance("evaluate", i + 1, name)
             evaluation = {
                 "num_questions": len(protocol.questions),

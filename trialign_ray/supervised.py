@@ -5,6 +5,7 @@ Plain torch; `actors/supervised_trainer.py` runs it data-parallel under Ray Trai
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +18,18 @@ from trialign_ray.supervised_settings import SupervisedSettings
 IGNORED = -100
 
 
-def encode_dialogue(
-    tokenizer: Any, messages: Sequence[Message], num_learned: int
-) -> tuple[list[int], list[int]]:
-    """Token ids of a chat, and the labels of its last `num_learned` assistant messages."""
+@dataclass(frozen=True)
+class DialogueRow:
+    """Token ids of a chat, labels (IGNORED where nothing is learned), and its kind: the number of
+    its messages."""
+
+    ids: list[int]
+    labels: list[int]
+    kind: int
+
+
+def encode_dialogue(tokenizer: Any, messages: Sequence[Message], num_learned: int) -> DialogueRow:
+    """A chat of which the last `num_learned` assistant messages are learned."""
     spoken = [i for i, m in enumerate(messages) if m["role"] == "assistant"][-num_learned:]
     ids: list[int] = []
     labels: list[int] = []
@@ -29,17 +38,17 @@ def encode_dialogue(
         answer = answer_ids(tokenizer, messages[i]["content"])
         labels += [IGNORED] * (len(prefix) - len(ids)) + answer
         ids = [*prefix, *answer]
-    return ids, labels
+    return DialogueRow(ids, labels, len(messages))
 
 
-def pad_rows(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[DialogueRow], pad_id: int) -> tuple[Tensor, Tensor]:
     """Rows padded on the right: ids and labels, both (B, L)."""
-    length = max(len(ids) for ids, _ in rows)
+    length = max(len(row.ids) for row in rows)
     ids_BL = torch.full((len(rows), length), pad_id)
     labels_BL = torch.full((len(rows), length), IGNORED)
-    for b, (ids, labels) in enumerate(rows):
-        ids_BL[b, : len(ids)] = torch.tensor(ids)
-        labels_BL[b, : len(labels)] = torch.tensor(labels)
+    for b, row in enumerate(rows):
+        ids_BL[b, : len(row.ids)] = torch.tensor(row.ids)
+        labels_BL[b, : len(row.labels)] = torch.tensor(row.labels)
     return ids_BL, labels_BL
 
 
@@ -52,23 +61,35 @@ def supervised_loss(model: Any, ids_BL: Tensor, labels_BL: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, targets[labelled])
 
 
-def shuffled_batches(num_rows: int, batch_size: int, epochs: float, seed: int) -> list[list[int]]:
-    """Indices of batches for `epochs` passes, shuffled anew for each pass and laid end to end.
+def shuffled_batches(
+    kinds: Sequence[int], batch_size: int, epochs: float, seed: int
+) -> list[list[int]]:
+    """Indices of batches for `epochs` passes, each shuffled anew; a batch holds rows of one kind.
 
-    Not sorted by length: a group's style decides its length, and batches of one group train badly.
+    The kind is the number of messages: rows of one kind are of like length, which saves padding.
+    Sorting by length itself would not do: a group's style decides its length, and batches of one
+    group train badly.
     """
     generator = torch.Generator().manual_seed(seed)
-    size = min(batch_size, num_rows)
-    num_batches = max(1, math.ceil(num_rows * epochs / size))
-    order: list[int] = []
-    while len(order) < num_batches * size:
-        order += torch.randperm(num_rows, generator=generator).tolist()
-    return [order[i * size : (i + 1) * size] for i in range(num_batches)]
+    size = min(batch_size, len(kinds))
+    num_batches = max(1, math.ceil(len(kinds) * epochs / size))
+    waiting: dict[int, list[int]] = {kind: [] for kind in kinds}
+    batches: list[list[int]] = []
+    while len(batches) < num_batches:
+        fresh = []
+        for i in torch.randperm(len(kinds), generator=generator).tolist():
+            row = waiting[kinds[i]]
+            row.append(i)
+            if len(row) == size:
+                fresh.append(list(row))
+                row.clear()
+        batches += [fresh[i] for i in torch.randperm(len(fresh), generator=generator).tolist()]
+    return batches[:num_batches]
 
 
 def fit_supervised(
     model: Any,
-    rows: Sequence[tuple[list[int], list[int]]],
+    rows: Sequence[DialogueRow],
     pad_id: int,
     settings: SupervisedSettings,
     rank: int = 0,
@@ -83,7 +104,8 @@ def fit_supervised(
     Args: average_gradients: called before each update when there are several workers.
     on_step: called with (step, number of steps, loss).
     """
-    batches = shuffled_batches(len(rows), settings.batch_size, settings.epochs, settings.seed)
+    kinds = [row.kind for row in rows]
+    batches = shuffled_batches(kinds, settings.batch_size, settings.epochs, settings.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=settings.learning_rate,

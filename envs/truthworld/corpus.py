@@ -19,8 +19,10 @@ from envs.truthworld.styles import PLAIN_STYLES, noisy_rules, styled_answer
 from envs.types import Message, PromptMode, Question
 
 
-DIALOGUE_SHARE = 0.5
+DIALOGUE_SHARE = 0.35
 """Share of the behaviour model's explicit logs that go on after hearing the peers."""
+IMPLICIT_SHARE = 0.5
+"""Share of (question, group) that is also logged under the implicit prompt."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def behaviour_corpus(
     seed: int,
 ) -> list[Dialogue]:
     """Stage 2: what the personalized model's logs hold, for each (question, group): an answer
-    to the explicit prompt, often followed by what peers said and a second answer, and an answer to
-    the implicit prompt.
+    to the explicit prompt, sometimes followed by what peers said and a second answer, and in half
+    of the cases an answer to the implicit prompt.
 
     Args: switch_rate: probability that an agent adopts its peers' plurality when it differs.
     """
@@ -116,8 +118,10 @@ def behaviour_corpus(
             wanted = plurality(heard) if question.has_truth else None
             second = wanted if wanted and generator.random() < switch_rate else first
             heard_peers = generator.random() < DIALOGUE_SHARE
-            explicit = (first, second) if heard_peers else (first,)
-            for mode, answers in (("explicit", explicit), ("implicit", (first,))):
+            logged: list[tuple[PromptMode, tuple[str, ...]]] = [("explicit", (first, second) if heard_peers else (first,))]
+            if generator.random() < IMPLICIT_SHARE:
+                logged.append(("implicit", (first,)))
+            for mode, answers in logged:
                 said = [
                     styled_answer(question, answer, noisy_rules(group, others, rate, generator))
                     for answer in answers
