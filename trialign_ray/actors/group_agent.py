@@ -5,6 +5,7 @@ constructor restores the newest complete checkpoint, because a restarted actor c
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +101,13 @@ class GroupAgent:
         return file_sha256(Path(folder) / "adapter_model.safetensors")
 
     def state(self) -> dict[str, Any]:
-        """Group, step, and the step at which this process resumed."""
-        step = self._trainer.step if self._trainer else 0
-        return {"group": self._spec.group, "step": step, "resumed_at": self._resumed_at}
+        """Group, step, the step at which this process resumed, and its process id."""
+        return {
+            "group": self._spec.group,
+            "step": self._trainer.step if self._trainer else 0,
+            "resumed_at": self._resumed_at,
+            "pid": os.getpid(),
+        }
 
     def _identity(self) -> dict[str, str]:
         return {**self._spec.identity, "rows_sha256": self._rows_sha256}

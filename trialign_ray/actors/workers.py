@@ -7,7 +7,6 @@ and unit tests; `RayWorkers` gives every group and the critic-learner an actor o
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trialign_ray.actors.critic_learner import CriticLearner, CriticSpec
@@ -16,6 +15,7 @@ from trialign_ray.config import ResourcesConfig
 from trialign_ray.errors import TrialignError, WorkerError
 
 logger = logging.getLogger(__name__)
+REPLAY_WAIT_S = 1.0
 
 
 class Workers(Protocol):
@@ -52,14 +52,6 @@ class LocalWorkers:
 
     def close(self) -> None:
         self._agents.clear()
-
-
-@dataclass(frozen=True)
-class ActorIdentity:
-    """How messages name an actor."""
-
-    name: str
-    what: str
 
 
 class RayWorkers:
@@ -114,36 +106,38 @@ class RayWorkers:
     def _call(self, verb: str, calls: dict[str, tuple[Any, str, tuple[Any, ...]]]) -> dict[str, Any]:
         """Calls all, then waits; a call whose actor died is made again, since verbs are idempotent.
 
-        Raises: the verb's own TrialignError, or WorkerError after `max_restarts` deaths or when no
-        answer came within `timeout_s`.
+        Raises: the verb's own TrialignError, or WorkerError when Ray gives an actor up (after
+        `max_restarts` deaths) or when no answer came within `timeout_s`.
         """
         import ray
-        from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
+        from ray.exceptions import (
+            ActorDiedError,
+            ActorUnavailableError,
+            GetTimeoutError,
+            RayTaskError,
+        )
 
         pending = {k: getattr(a, verb).remote(*args) for k, (a, _, args) in calls.items()}
         deadline = time.monotonic() + self._resources.timeout_s
         results: dict[str, Any] = {}
-        deaths = dict.fromkeys(calls, 0)
         while pending:
             key, reference = next(iter(pending.items()))
             actor, what, args = calls[key]
             try:
-                remaining = max(0.0, deadline - time.monotonic())
-                results[key] = ray.get(reference, timeout=remaining)
+                results[key] = ray.get(reference, timeout=max(0.0, deadline - time.monotonic()))
                 del pending[key]
             except GetTimeoutError as error:
                 raise WorkerError(self._message(what, verb, "did not answer in time")) from error
             except ActorUnavailableError:
-                deaths[key] += 1
-                if deaths[key] > self._resources.max_restarts:
-                    raise WorkerError(self._message(what, verb, "died too often")) from None
-                logger.warning("%s died during %s; it restarts and the call is replayed", what, verb)
-                time.sleep(0.5)
+                logger.warning("%s died during %s; it restarts, the call is replayed", what, verb)
+                time.sleep(REPLAY_WAIT_S)
                 pending[key] = getattr(actor, verb).remote(*args)
             except ActorDiedError as error:
                 raise WorkerError(self._message(what, verb, f"is dead: {error}")) from error
-            except TrialignError:
-                raise
+            except RayTaskError as error:
+                if isinstance(error.cause, TrialignError):
+                    raise error.cause from error
+                raise WorkerError(self._message(what, verb, f"failed: {error.cause!r}")) from error
         return results
 
     def _message(self, what: str, verb: str, problem: str) -> str:

@@ -1,0 +1,156 @@
+"""The same on real Ray actors: equal to the run without Ray, and whatever is killed, nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.trialign_ray.runs import SMALL, adapter_hashes, make_recipe, run_all, small_config
+from trialign_ray.actors.placement import require_resources, total
+from trialign_ray.config import ResourcesConfig
+from trialign_ray.errors import ConfigError, DataError, WorkerError
+from trialign_ray.run_directory import RunDirectory
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def without_ray(tmp_path_factory):
+    recipe = make_recipe(tmp_path_factory.mktemp("local") / "run", small_config(), local=True)
+    evaluation = run_all(recipe)
+    return adapter_hashes(recipe.run_dir), evaluation
+
+
+def until_clone(recipe):
+    recipe.collect()
+    recipe.score()
+    recipe.solve()
+
+
+def kill_after_a_checkpoint(run: RunDirectory, group: str, pid: int) -> threading.Thread:
+    """Kills -9 as soon as the group has written a checkpoint."""
+
+    def wait_and_kill():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if list(run.checkpoint_dir(group).glob("step-*/manifest.json")):
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=wait_and_kill)
+    thread.start()
+    return thread
+
+
+def living_actors(ray):
+    from ray.util.state import list_actors
+
+    return [a for a in list_actors() if a.state == "ALIVE" and a.name.startswith("trialign/")]
+
+
+def test_actors_give_what_one_process_gives_and_are_gone_afterwards(
+    ray_local, tmp_path, without_ray
+):
+    recipe = make_recipe(tmp_path / "run", small_config(), local=False)
+    evaluation = run_all(recipe)
+    assert adapter_hashes(recipe.run_dir) == without_ray[0]
+    assert evaluation == without_ray[1]
+    time.sleep(1)
+    with pytest.raises(ValueError, match="Failed to look up actor"):
+        ray_local.get_actor("trialign/run/group-amber")
+
+
+def test_actors_are_named_after_run_and_group(ray_local, tmp_path):
+    recipe = make_recipe(tmp_path / "named", small_config(), local=False)
+    try:
+        assert set(recipe.workers.actor_ids()) == {"amber", "birch", "cedar", "delta", "critic"}
+        for name in ("group-amber", "critic"):
+            assert ray_local.get_actor(f"trialign/named/{name}")
+    finally:
+        recipe.close()
+
+
+def test_a_killed_group_actor_comes_back_and_loses_nothing(ray_local, tmp_path, without_ray):
+    recipe = make_recipe(tmp_path / "killed", small_config(), local=False)
+    try:
+        until_clone(recipe)
+        pid = recipe.workers.on_groups("state", {"birch": ()})["birch"]["pid"]
+        thread = kill_after_a_checkpoint(recipe.run_dir, "birch", pid)
+        recipe.clone()
+        thread.join()
+        after = recipe.workers.on_groups("state", {"birch": ()})["birch"]
+    finally:
+        recipe.close()
+    assert after["pid"] != pid
+    assert adapter_hashes(recipe.run_dir) == without_ray[0]
+
+
+def test_a_killed_critic_learner_comes_back(ray_local, tmp_path, without_ray):
+    recipe = make_recipe(tmp_path / "critic", small_config(), local=False)
+    try:
+        recipe.collect()
+        recipe.score()
+        import ray
+
+        handle = ray.get_actor("trialign/critic/critic")
+        ray.kill(handle, no_restart=False)
+        recipe.solve()
+        recipe.clone()
+    finally:
+        recipe.close()
+    assert adapter_hashes(recipe.run_dir) == without_ray[0]
+
+
+def test_a_killed_driver_resumes_to_the_same_adapters(tmp_path, without_ray):
+    run = RunDirectory(tmp_path / "driver")
+    command = [sys.executable, "-m", "trialign_ray", "train", "--run-dir", str(run.root)]
+    command += [part for override in SMALL for part in ("--set", override)]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(run.root.glob("checkpoints/*/step-*/manifest.json")):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    assert not run.evaluation_file.exists()
+    second = subprocess.run(
+        [*command, "--resume"], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert second.returncode == 0, second.stderr
+    assert adapter_hashes(run) == without_ray[0]
+
+
+def test_an_error_in_an_actor_arrives_as_it_was_raised(ray_local, tmp_path):
+    recipe = make_recipe(tmp_path / "error", small_config(), local=False)
+    try:
+        with pytest.raises(DataError, match="call clone first"):
+            recipe.workers.on_groups("export", {"amber": (str(tmp_path / "x"),)})
+    finally:
+        recipe.close()
+
+
+def test_a_hung_actor_is_named_and_does_not_hang_the_run(ray_local, tmp_path):
+    recipe = make_recipe(tmp_path / "hung", small_config("resources.timeout_s=6"), local=False)
+    try:
+        pid = recipe.workers.on_groups("state", {"cedar": ()})["cedar"]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(WorkerError, match=r"group cedar .* did not answer in time"):
+            recipe.workers.on_groups("state", {"cedar": ()})
+        os.kill(pid, signal.SIGCONT)
+    finally:
+        recipe.close()
+
+
+def test_more_than_the_cluster_has_is_refused_with_both_numbers():
+    resources = ResourcesConfig(cpus_per_group=1.0)
+    assert total(4, resources) == {"CPU": 4.25}
+    with pytest.raises(ConfigError, match=r"need 4.25 CPU, there are 2"):
+        require_resources(4, resources, {"CPU": 2.0})
+    with pytest.raises(ConfigError, match="GPU"):
+        require_resources(1, ResourcesConfig(gpus_per_group=0.5), {"CPU": 2.0})
