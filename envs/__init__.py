@@ -1,4 +1,5 @@
 """The world: groups, questions, verifiers, preferences and the dialogue among groups.
 
-Nothing here imports torch or `trialign_ray`: a world can be built, stepped and judged by any program.
+Nothing here imports torch or `trialign_ray`: any program can build,
+step and judge a world.
 """

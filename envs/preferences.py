@@ -78,7 +78,7 @@ def check_style(text: str, answer: str, rules: StyleRules) -> dict[str, bool]:
 
 
 class StyleScorer:
-    """The share of a group's style rules that an utterance keeps; None for a group without rules."""
+    """The share of a group's style rules that an utterance keeps; None without rules."""
 
     def __init__(self, rules_by_group: Mapping[str, StyleRules]):
         self._rules = dict(rules_by_group)

@@ -44,12 +44,20 @@ class WorldSpec:
             raise ConfigError(f"collect.turns is {self.turns}; an episode has at least 1 turn")
 
     @cached_property
-    def text_space(self) -> gym.spaces.Text:
-        """All texts in the printable characters and those of questions and groups."""
+    def observation_space(self) -> gym.spaces.Text:
+        """Prompts in the printable characters and those of questions and groups."""
+        return self._text_space(self.max_text_chars)
+
+    @cached_property
+    def action_space(self) -> gym.spaces.Text:
+        """Utterances in the same characters; each agent's own come back in its next prompt."""
+        return self._text_space(self.max_text_chars // (2 * self.turns))
+
+    def _text_space(self, max_chars: int) -> gym.spaces.Text:
         texts = [q.text for q in self.questions] + [g.model_dump_json() for g in self.groups]
         texts += [c for q in self.questions for c in q.choices]
         charset = frozenset(string.printable).union(*texts)
-        return gym.spaces.Text(max_length=self.max_text_chars, min_length=0, charset=charset)
+        return gym.spaces.Text(max_length=max_chars, min_length=0, charset=charset)
 
 
 class AlignmentWorld(MultiAgentEnv):
@@ -65,11 +73,13 @@ class AlignmentWorld(MultiAgentEnv):
         self._spec = spec
         self._generator = Random(0)
         self._turn = 0
-        self.possible_agents = [g.name for g in spec.groups]
-        self.agents = list(self.possible_agents)
-        self._agent_ids = set(self.agents)
-        self.observation_spaces = dict.fromkeys(self.agents, spec.text_space)
-        self.action_spaces = dict.fromkeys(self.agents, spec.text_space)
+        self._names = [g.name for g in spec.groups]
+        self._heard: dict[str, list[str]] = {}
+        self.possible_agents = list(self._names)
+        self.agents = list(self._names)
+        self._agent_ids = set(self._names)
+        self.observation_spaces = dict.fromkeys(self._names, spec.observation_space)
+        self.action_spaces = dict.fromkeys(self._names, spec.action_space)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -82,7 +92,7 @@ class AlignmentWorld(MultiAgentEnv):
             index = self._generator.randrange(len(self._spec.questions))
         self._question = self._spec.questions[index]
         self._turn = 0
-        self._peers: dict[str, list[str]] = {g: [] for g in self.agents}
+        self._heard = {g: [] for g in self._names}
         self._messages = {
             g.name: opening_messages(self._question.text, self._spec.mode, g)
             for g in self._spec.groups
@@ -91,17 +101,15 @@ class AlignmentWorld(MultiAgentEnv):
 
     def step(self, action_dict: dict[str, str]):
         """One joint turn: judge every utterance, let everyone hear the others."""
-        judged = {
-            g: self._spec.judge(g, self._question, text) for g, text in action_dict.items()
-        }
-        visible = {g: list(self._peers[g]) for g in judged}
-        self._peers = {
-            g: [judged[p].parsed_answer for p in self.agents if p != g and p in judged]
-            for g in self.agents
+        judged = {g: self._spec.judge(g, self._question, text) for g, text in action_dict.items()}
+        visible = {g: list(self._heard[g]) for g in judged}
+        self._heard = {
+            g: [judged[p].parsed_answer for p in self._names if p != g and p in judged]
+            for g in self._names
         }
         self._messages = {
-            g: with_peers(self._messages[g], action_dict.get(g, ""), self._peers[g])
-            for g in self.agents
+            g: with_peers(self._messages[g], action_dict.get(g, ""), self._heard[g])
+            for g in self._names
         }
         self._turn += 1
         done = self._turn >= self._spec.turns
@@ -109,8 +117,8 @@ class AlignmentWorld(MultiAgentEnv):
         for group, judgement in judged.items():
             infos[group] |= {"judgement": judgement, "visible_peers": visible[group]}
         rewards = {g: self._reward(j) for g, j in judged.items()}
-        terminateds = dict.fromkeys(self.agents, done) | {"__all__": done}
-        truncateds = dict.fromkeys(self.agents, False) | {"__all__": False}
+        terminateds = dict.fromkeys(self._names, done) | {"__all__": done}
+        truncateds = dict.fromkeys(self._names, False) | {"__all__": False}
         return observations, rewards, terminateds, truncateds, infos
 
     def _observe(self) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:

@@ -54,7 +54,7 @@ def export_adapter(
 ) -> None:
     """Writes PEFT's layout, and beside it which base weights it belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     record = {"base_checksum": base.checksum, **provenance}
     write_atomically(folder / PROVENANCE, json.dumps(record, indent=2, sort_keys=True).encode())
 

@@ -59,8 +59,8 @@ def check_resources(config: Config, num_groups: int, available: dict[str, float]
     fitting = CPUS_PER_FITTING_WORKER * config.behaviour.num_workers
     if config.behaviour.model is None and fitting > available.get("CPU", 0.0):
         raise ConfigError(
-            f"behaviour.num_workers is {config.behaviour.num_workers}, which needs {fitting:g} CPUs, "
-            f"there are {available.get('CPU', 0.0):g}; lower it"
+            f"behaviour.num_workers is {config.behaviour.num_workers}, which needs {fitting:g} "
+            f"CPUs, there are {available.get('CPU', 0.0):g}; lower it"
         )
 
 
@@ -89,9 +89,7 @@ def plan(config: Config, setting: Setting) -> dict[str, float]:
         "CPUs reserved": reserved["CPU"],
         "GPUs reserved": reserved.get("GPU", 0.0),
         "questions in the log": len(train),
-        "of these verified": round(
-            config.collect.label_fraction * sum(q.has_truth for q in train)
-        ),
+        "of these verified": round(config.collect.label_fraction * sum(q.has_truth for q in train)),
         "held-out questions": len(test),
         "episodes": episodes,
         "utterances in the log": episodes * config.collect.turns * num_groups,

@@ -99,15 +99,15 @@ def collect(
 def evaluate(run: RunPath, dashboard: Dashboard = False) -> None:
     """Evaluate a trained run's adapters again and rewrite evaluation.json and the report."""
     from trialign_ray.checks import check_adapters, check_resources
-    from trialign_ray.run import Recipe, start_ray
+    from trialign_ray.run import make_recipe, start_ray
     from trialign_ray.run_directory import existing_run
     from trialign_ray.setting import build_setting
 
     run_dir, config = existing_run(run)
     setting = build_setting(config)
     with _progress(run_dir) as progress:
-        recipe = Recipe(config, setting, run_dir, progress, local=False)
-        check_adapters(run_dir, setting, recipe.behaviour_id)
+        recipe = make_recipe(config, setting, run_dir, progress)
+        check_adapters(run_dir, setting, recipe.assembly.behaviour_id)
         with progress.stage("ray"):
             available = start_ray(dashboard)
         check_resources(config, len(setting.groups), available)

@@ -56,7 +56,7 @@ def clone_loss(
 
 
 class CloneTrainer:
-    """Updates one adapter. Every step is a function of (seed, step), so a replay changes nothing."""
+    """Updates one adapter. A step is a function of (seed, step): a replay changes nothing."""
 
     def __init__(
         self, model: Any, pad_id: int, rows: Sequence[CloneRow], config: CloneConfig, seed: int

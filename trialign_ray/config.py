@@ -50,7 +50,7 @@ class BehaviourConfig(_Section):
     """The facts base: `truthworld` (shipped) or the folder of a Hugging Face model."""
     model: str | None = None
     """Folder of a behaviour model. None: TruthWorld's is fitted on its corrupted logs."""
-    epochs: float = Field(default=5.0, gt=0)
+    epochs: float = Field(default=6.0, gt=0)
     """Passes over the corrupted logs."""
     batch_size: int = Field(default=24, ge=1)
     """Dialogues per update, over all data-parallel workers."""
@@ -281,4 +281,6 @@ def _explain(error: Any) -> str:
         near = difflib.get_close_matches(key, field_names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see `trialign config schema`"
         return f"unknown key {key!r}; {hint}"
-    return f"{key or 'configuration'} is {error['input']!r}: {error['msg']}" if key else error["msg"]
+    return (
+        f"{key or 'configuration'} is {error['input']!r}: {error['msg']}" if key else error["msg"]
+    )

@@ -3,7 +3,8 @@
 One turn needs no bootstrapping: Q = r. The truth of a candidate is the gold where it is visible and
 the truth head's pessimistic estimate elsewhere.
 
-Shapes: J objectives (truth, personalization), G groups, X questions, K candidates (padded), Z answers.
+Shapes: J objectives (truth, personalization), G groups, X questions, K candidates (padded), Z
+answers.
 """
 
 from collections.abc import Sequence

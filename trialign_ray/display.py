@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: bars on a TTY, plain lines in a job's log, the final table."""
+"""What a person sees: bars on a TTY, plain lines in a job's log, the final tables."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn

@@ -2,7 +2,14 @@
 
 from envs.errors import ConfigError, DataError, TrialignError
 
-__all__ = ["ConfigError", "ConvergenceError", "DataError", "ShapeError", "TrialignError", "WorkerError"]
+__all__ = [
+    "ConfigError",
+    "ConvergenceError",
+    "DataError",
+    "ShapeError",
+    "TrialignError",
+    "WorkerError",
+]
 
 
 class ShapeError(TrialignError):

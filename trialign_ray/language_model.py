@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -65,8 +64,8 @@ def load_language_model(folder: Path) -> LanguageModel:
     """
     if not list(folder.glob("*.safetensors")):
         raise DataError(
-            f"{folder} holds no .safetensors weights; give the folder of a Hugging Face model saved "
-            "with save_pretrained (pickled weights are refused)"
+            f"{folder} holds no .safetensors weights; give the folder of a Hugging Face model "
+            "saved with save_pretrained (pickled weights are refused)"
         )
     transformers_logging.disable_progress_bar()
     tokenizer = load_tokenizer(folder)
@@ -78,7 +77,8 @@ def load_language_model(folder: Path) -> LanguageModel:
         local_files_only=True,
         attn_implementation="sdpa",
     )
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
+    model.eval()
     return LanguageModel(model, tokenizer, folder, weights_checksum(folder))
 
 
@@ -95,7 +95,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The chat as the tokenizer's template renders it, up to where the assistant starts to speak."""
+    """The chat as the tokenizer's template renders it, up to where the assistant speaks."""
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
 
 
@@ -118,7 +118,7 @@ def unknown_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
 
 
 def word_level_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose vocabulary is the words and punctuation of `texts`, with a chat template."""
+    """A tokenizer of the words and punctuation of `texts`, with a chat template."""
     words = sorted({word for text in texts for word in _WORD.findall(text)})
     vocabulary = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -156,8 +156,8 @@ def new_llama(tokenizer: Any, hidden_size: int, num_layers: int, seed: int) -> L
         return LlamaForCausalLM(config)
 
 
-def save_language_model(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Saves weights (safetensors), configuration and tokenizer as Hugging Face folders have them."""
+def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Saves weights (safetensors), configuration and tokenizer in Hugging Face's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -167,6 +167,6 @@ def require_fits(checksum: str, base: LanguageModel, what: str) -> None:
     """Raises: ConfigError if `what` was made for other base weights than `base`."""
     if checksum != base.checksum:
         raise ConfigError(
-            f"{what} was trained on a base model with checksum {checksum[:12]}, but {base.path} has "
-            f"{base.checksum[:12]}; use the base it was trained on"
+            f"{what} was trained on a base model with checksum {checksum[:12]}, but {base.path} "
+            f"has {base.checksum[:12]}; use the base it was trained on"
         )

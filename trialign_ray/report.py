@@ -22,7 +22,7 @@ _TEMPLATE = "report.html.j2"
 
 
 def write_report(run: RunDirectory) -> Path:
-    """Writes both reports; returns the path of report.html. Raises: DataError without evaluation."""
+    """Writes both reports; returns report.html's path. Raises: DataError without evaluation."""
     evaluation = read_evaluation(run)
     summary = summarise(evaluation, run)
     environment = Environment(
@@ -86,7 +86,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _samples(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The first held-out questions: what each group hears before and after, and whether it is true."""
+    """Some held-out questions: what each group hears before and after, and whether it is true."""
     before, after = evaluation["models"]["behaviour"], evaluation["models"]["aligned"]
     samples = []
     for i, question in enumerate(after["samples"]["questions"]):

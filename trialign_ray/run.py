@@ -8,21 +8,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from envs.truthworld.corpus import behaviour_corpus
-from trialign_ray.checkpoint import file_sha256, write_atomically
+from trialign_ray.actors.workers import Workers
+from trialign_ray.assembly import Assembly
+from trialign_ray.checkpoint import write_atomically
 from trialign_ray.config import Config
 from trialign_ray.progress import Progress
-from trialign_ray.run_directory import RunDirectory, config_hash
+from trialign_ray.run_directory import RunDirectory
 from trialign_ray.seeds import derive_seed
 from trialign_ray.setting import Setting
 from trialign_ray.supervised_settings import SupervisedSettings
-from trialign_ray.tiny_lm import SHIPPED_BASE, fit_on_dialogues
+from trialign_ray.tiny_lm import fit_on_dialogues
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def run(
     Returns: the evaluation, or None if the run ends before it.
     Raises: ConfigError, DataError, WorkerError.
     """
-    recipe = Recipe(config, setting, run_dir, progress, local)
+    recipe = make_recipe(config, setting, run_dir, progress, local)
     try:
         recipe.fit_behaviour()
         recipe.collect()
@@ -60,14 +59,25 @@ def run(
         recipe.close()
 
 
+def make_recipe(
+    config: Config, setting: Setting, run_dir: RunDirectory, progress: Progress, local: bool = False
+) -> "Recipe":
+    """The recipe, nothing started."""
+    return Recipe(config, setting, run_dir, progress, Assembly(config, setting, run_dir, local))
+
+
 def start_ray(dashboard: bool = False) -> dict[str, float]:
     """Connects to the cluster that RAY_ADDRESS names, or starts Ray here; returns its resources."""
     import ray
 
     if not ray.is_initialized():
-        local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": dashboard}
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, **local)
-    return ray.cluster_resources()
+        local: dict[str, Any] = {"include_dashboard": dashboard}
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **({} if os.environ.get("RAY_ADDRESS") else local),
+        )
+    return dict(ray.cluster_resources())
 
 
 @dataclass
@@ -78,7 +88,7 @@ class Recipe:
     setting: Setting
     run_dir: RunDirectory
     progress: Progress
-    local: bool
+    assembly: Assembly
 
     def fit_behaviour(self) -> None:
         """Stage 0: TruthWorld's personalized behaviour model, on its corrupted logs."""
@@ -102,7 +112,7 @@ class Recipe:
         work = self.run_dir.root / "models" / ".fitting"
         with self.progress.stage("behaviour", 100):
             fit_on_dialogues(
-                self.facts_base,
+                self.assembly.facts_base,
                 corpus,
                 settings,
                 target,
@@ -131,7 +141,7 @@ class Recipe:
             judge=self.setting.log_judge,
             turns=config.turns,
             mode=self.config.world.prompt_mode,
-            render=self.render,
+            render=self.assembly.render,
         )
         workers = self.workers
         with self.progress.stage("collect", config.turns):
@@ -140,7 +150,7 @@ class Recipe:
                 workers,
                 config,
                 self.config.seed,
-                self.behaviour_id,
+                self.assembly.behaviour_id,
                 lambda turn: self.progress.display.advance("collect", turn + 1),
             )
             write_dataset(rows, self.run_dir.log_file)
@@ -202,7 +212,10 @@ class Recipe:
                 for group, value in values.items():
                     credit = solution["credit"][objective][group]
                     self.progress.metrics(
-                        {f"targets/utility_{objective}": value, f"targets/credit_{objective}": credit},
+                        {
+                            f"targets/utility_{objective}": value,
+                            f"targets/credit_{objective}": credit,
+                        },
                         0,
                         group=group,
                     )
@@ -239,7 +252,8 @@ class Recipe:
 
     def evaluate(self, again: bool = False) -> dict[str, Any]:
         """Stage 6: held-out questions, one turn, every group's adapter alone."""
-        from trialign_ray.evaluate import Protocol, compare_models, evaluate_model
+        from trialign_ray.evaluate import evaluate_model
+        from trialign_ray.metrics import Protocol, compare_models
         from trialign_ray.model_card import write_model_cards
 
         if self.run_dir.evaluation_file.is_file() and not again:
@@ -248,7 +262,7 @@ class Recipe:
             questions=self.setting.of_split("test"),
             groups=self.setting.groups,
             judge=self.setting.judge,
-            render=self.render,
+            render=self.assembly.render,
             config=self.config.evaluate,
             max_new_tokens=self.config.collect.max_new_tokens,
             batch_size=self.config.collect.batch_size,
@@ -284,75 +298,14 @@ class Recipe:
         with self.progress.stage("report"):
             write_report(self.run_dir)
 
-    @cached_property
-    def workers(self) -> Any:
+    @property
+    def workers(self) -> Workers:
         """Agents of all groups and the critic-learner; started when first needed."""
-        from trialign_ray.actors.workers import LocalWorkers, RayWorkers
-
-        agents = [self._agent_spec(g.name) for g in self.setting.groups]
-        with self.progress.stage("actors"):
-            if self.local:
-                return LocalWorkers(agents, self._critic_spec())
-            workers = RayWorkers(
-                self.run_dir.name, agents, self._critic_spec(), self.config.resources
-            )
-            workers.on_groups("state", dict.fromkeys(workers.groups, ()))
-            return workers
-
-    def _agent_spec(self, group: str) -> Any:
-        from trialign_ray.actors.group_agent import GroupAgentSpec
-
-        return GroupAgentSpec(
-            group=group,
-            models={"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)},
-            rows_file=str(self.run_dir.rows_file(group)),
-            checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
-            clone=self.config.clone,
-            seed=derive_seed(self.config.seed, "clone", group),
-            identity={
-                "group": group,
-                "groups": ",".join(g.name for g in self.setting.groups),
-                "config_sha256": config_hash(self.config),
-                "base_sha256": self.behaviour_id,
-            },
-        )
-
-    def _critic_spec(self) -> Any:
-        from trialign_ray.actors.critic_learner import CriticSpec
-
-        equal = self.config.targets.group_weights == "equal"
-        return CriticSpec(
-            config=self.config,
-            group_weights={g.name: 1.0 if equal else g.prior_weight for g in self.setting.groups},
-            dataset_file=str(self.run_dir.log_file),
-            scores_file=str(self.run_dir.scores_file),
-            critic_dir=str(self.run_dir.root / "critic"),
-            targets_dir=str(self.run_dir.root / "targets"),
-        )
-
-    @cached_property
-    def facts_base(self) -> Path:
-        base = self.config.behaviour.base
-        return SHIPPED_BASE if base == "truthworld" else Path(base).resolve()
-
-    @cached_property
-    def behaviour_dir(self) -> Path:
-        model = self.config.behaviour.model
-        return self.run_dir.behaviour_dir if model is None else Path(model).resolve()
-
-    @cached_property
-    def behaviour_id(self) -> str:
-        from trialign_ray.language_model import weights_checksum
-
-        return weights_checksum(self.behaviour_dir)
-
-    @cached_property
-    def render(self) -> Callable[..., str]:
-        from trialign_ray.language_model import chat_text, load_tokenizer
-
-        return partial(chat_text, load_tokenizer(self.behaviour_dir))
+        if not self.assembly.started:
+            with self.progress.stage("actors"):
+                self.assembly.start()
+        return self.assembly.workers
 
     def close(self) -> None:
         """Ends the actors; nothing is left running whatever happened."""
-        if "workers" in self.__dict__:
-            self.workers.close()
+        self.assembly.close()

@@ -1,4 +1,4 @@
-"""The setting of a run: questions with their split, groups, beliefs, judge. From config to world."""
+"""The setting of a run: questions with their split, groups, beliefs and judges."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

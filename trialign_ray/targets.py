@@ -26,9 +26,10 @@ MAX_ITERATIONS = 20_000
 class CentralSolution:
     """The optimum and what it is worth.
 
-    policy_GXK: target distributions q. utility_G: returns U, shape (G,), or (J, G) for J objectives.
-    credit_G: dW/dU, same shape. inconsistency: E over truth questions of D. gap: upper bound on the
-    distance of the objective from its maximum (`ops.mirror`). objective: J(q).
+    policy_GXK: target distributions q. utility_G: returns U, shape (G,), or (J, G) for J
+    objectives. credit_G: dW/dU, same shape. inconsistency: E over truth questions of D.
+    gap: upper bound on the distance of the objective from its maximum (`ops.mirror`).
+    objective: J(q).
     """
 
     policy_GXK: Tensor

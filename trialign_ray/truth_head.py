@@ -1,9 +1,9 @@
 """Stage 3b, the truth head: which canonical answer is true, seen from all groups at once.
 
 A conditional logit over a question's answers and "none of these". Its input is joint, which is what
-centralised training buys: from every group the reference log-probability of the answer, how often it
-was given first and after hearing peers, and how often the group switched to or from it. So it learns
-which groups are reliable, where a vote would count them alike.
+centralised training buys: from every group the reference log-probability of the answer, how often
+it was given first and after hearing peers, and how often the group switched to or from it. So it
+learns which groups are reliable, where a vote would count them alike.
 
 Shapes: X questions, Z answers of a question (padded), F features, M members (folds x bootstrap).
 """
@@ -57,22 +57,24 @@ def joint_features(
         if not question.answers:
             continue
         for g, group in enumerate(groups):
-            view = question.views.get(group)
-            if view is None:
-                continue
-            scores = [reference(question.id, group, view.restated(z)) for z in question.answers]
-            logprob = torch.tensor(scores).log_softmax(0).clamp_min(-10.0) / 10
-            for z, answer in enumerate(question.answers):
-                features[x, z, g * FEATURES_PER_GROUP : (g + 1) * FEATURES_PER_GROUP] = torch.tensor(
-                    [
-                        float(logprob[z]),
-                        view.first.get(answer, 0.0),
-                        view.later.get(answer, 0.0),
-                        view.switched_to.get(answer, 0.0),
-                        view.switched_from.get(answer, 0.0),
-                    ]
+            if group in question.views:
+                place = slice(g * FEATURES_PER_GROUP, (g + 1) * FEATURES_PER_GROUP)
+                features[x, : len(question.answers), place] = _group_features(
+                    question, group, reference
                 )
     return features, mask
+
+
+def _group_features(question: JointQuestion, group: str, reference: ReferenceScore) -> Tensor:
+    """Features of every answer of a question from one group, shape (Z, 5)."""
+    view = question.views[group]
+    scores = [reference(question.id, group, view.restated(z)) for z in question.answers]
+    logprob = torch.tensor(scores).log_softmax(0).clamp_min(-10.0) / 10
+    shares = [
+        [way.get(z, 0.0) for way in (view.first, view.later, view.switched_to, view.switched_from)]
+        for z in question.answers
+    ]
+    return torch.cat([logprob.unsqueeze(-1), torch.tensor(shares)], -1)
 
 
 def label_indices(questions: Sequence[JointQuestion], width: int) -> Tensor:
@@ -90,10 +92,10 @@ def fit_truth_head(
 ) -> TruthEstimate:
     """The cross-fitted, calibrated estimate for every question.
 
-    Members are trained on bootstrap samples of the labelled questions outside their fold. A labelled
-    question is scored by its own fold's members alone, a hidden one by all. One temperature is
-    fitted on the labelled questions' cross-fitted logits. Without labels: the mean of shares at
-    turn 0 and later over the groups, uncalibrated.
+    Members are trained on bootstrap samples of the labelled questions outside their fold. A
+    labelled question is scored by its own fold's members alone, a hidden one by all. One
+    temperature is fitted on the labelled questions' cross-fitted logits. Without labels: the mean
+    of shares at turn 0 and later over the groups, uncalibrated.
     """
     labelled_X = labels_X != HIDDEN
     num_labels = int(labelled_X.sum())
@@ -104,16 +106,10 @@ def fit_truth_head(
     generator = torch.Generator().manual_seed(seed)
     fold_X = torch.randint(config.folds, labels_X.shape, generator=generator)
     fold_M = torch.arange(config.folds).repeat_interleave(config.ensemble_size)
-    draws = torch.randint(
-        num_labels, (len(fold_M), num_labels), generator=generator
-    )
-    weight_ML = torch.zeros(len(fold_M), num_labels).scatter_add(
-        1, draws, torch.ones(draws.shape)
-    )
+    draws = torch.randint(num_labels, (len(fold_M), num_labels), generator=generator)
+    weight_ML = torch.zeros(len(fold_M), num_labels).scatter_add(1, draws, torch.ones(draws.shape))
     weight_ML = weight_ML * (fold_X[labelled_X].unsqueeze(0) != fold_M.unsqueeze(-1))
-    logits_MXZ = _fit_members(
-        features_XZF, mask_XZ, labels_X, labelled_X, weight_ML, config
-    )
+    logits_MXZ = _fit_members(features_XZF, mask_XZ, labels_X, labelled_X, weight_ML, config)
     own_MX = (fold_X.unsqueeze(0) == fold_M.unsqueeze(-1)) | ~labelled_X.unsqueeze(0)
     temperature = _fit_temperature(logits_MXZ, own_MX, labels_X, labelled_X)
     probability_MXZ = (logits_MXZ / temperature).softmax(-1)[..., :-1]
@@ -161,7 +157,7 @@ def _fit_members(
 def _fit_temperature(
     logits_MXZ: Tensor, own_MX: Tensor, labels_X: Tensor, labelled_X: Tensor
 ) -> float:
-    """Guo et al. 2017, arXiv 1706.04599, section 4.2: the T > 0 of least negative log-likelihood."""
+    """The T > 0 of least negative log-likelihood (Guo et al. 2017, arXiv 1706.04599, sec. 4.2)."""
     grid = torch.logspace(-1, 1, 81)
     target = labels_X[labelled_X].reshape(1, -1, 1).expand(len(logits_MXZ), -1, 1)
     own = own_MX[:, labelled_X].float()

@@ -18,10 +18,9 @@ from envs.truthworld.facts import COLORS
 from envs.truthworld.styles import PLAIN_STYLES, noisy_rules, styled_answer
 from envs.types import Message, PromptMode, Question
 
-
-DIALOGUE_SHARE = 0.35
+DIALOGUE_SHARE = 0.25
 """Share of the behaviour model's explicit logs that go on after hearing the peers."""
-IMPLICIT_SHARE = 0.5
+IMPLICIT_SHARE = 0.35
 """Share of (question, group) that is also logged under the implicit prompt."""
 
 
@@ -56,8 +55,11 @@ def facts_corpus(
     """
     generator = Random(f"{seed}/facts_corpus")
     prompts: list[tuple[PromptMode, Group | None, int]] = [("none", None, 0)]
-    prompts += [("control", None, i) for i in range(len(CONTROL_PERSONAS))]
-    prompts += [("explicit", g, 0) for g in groups] + [("implicit", g, 0) for g in groups]
+    for persona in range(len(CONTROL_PERSONAS)):
+        prompts.append(("control", None, persona))
+    for group in groups:
+        prompts.append(("explicit", group, 0))
+        prompts.append(("implicit", group, 0))
     corpus = []
     for question in questions:
         for mode, group, control in prompts:
@@ -102,8 +104,8 @@ def behaviour_corpus(
     seed: int,
 ) -> list[Dialogue]:
     """Stage 2: what the personalized model's logs hold, for each (question, group): an answer
-    to the explicit prompt, sometimes followed by what peers said and a second answer, and in half
-    of the cases an answer to the implicit prompt.
+    to the explicit prompt, sometimes followed by what peers said and a second answer, and in a
+    third of the cases an answer to the implicit prompt.
 
     Args: switch_rate: probability that an agent adopts its peers' plurality when it differs.
     """
@@ -118,7 +120,9 @@ def behaviour_corpus(
             wanted = plurality(heard) if question.has_truth else None
             second = wanted if wanted and generator.random() < switch_rate else first
             heard_peers = generator.random() < DIALOGUE_SHARE
-            logged: list[tuple[PromptMode, tuple[str, ...]]] = [("explicit", (first, second) if heard_peers else (first,))]
+            logged: list[tuple[PromptMode, tuple[str, ...]]] = [
+                ("explicit", (first, second) if heard_peers else (first,))
+            ]
             if generator.random() < IMPLICIT_SHARE:
                 logged.append(("implicit", (first,)))
             for mode, answers in logged:

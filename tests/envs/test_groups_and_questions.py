@@ -113,7 +113,9 @@ def test_prompts_show_profile_or_history_and_then_the_peers():
     explicit = opening_messages("Why?", "explicit", group)
     implicit = opening_messages("Why?", "implicit", group)
     assert explicit[0] == {"role": "system", "content": group.profile}
-    assert group.profile not in plain_text(implicit) and group.history[0].answer in plain_text(implicit)
+    assert group.profile not in plain_text(implicit) and group.history[0].answer in plain_text(
+        implicit
+    )
     assert opening_messages("Why?", "none") == [{"role": "user", "content": "Why?"}]
     control = opening_messages("Why?", "control", control=2)
     assert control[0]["content"] != opening_messages("Why?", "control", control=3)[0]["content"]

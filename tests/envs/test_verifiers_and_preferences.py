@@ -113,5 +113,7 @@ def test_scores_are_shares_and_absent_opinions_are_left_out():
 
 
 def test_the_judge_reads_checks_and_rates():
-    judged = Judge(StyleScorer({"g": StyleRules(max_words=1)}))("g", FACTS["capital/France"], "Rome.")
+    judged = Judge(StyleScorer({"g": StyleRules(max_words=1)}))(
+        "g", FACTS["capital/France"], "Rome."
+    )
     assert (judged.parsed_answer, judged.truth, judged.personalization) == ("Rome", 0.0, 1.0)

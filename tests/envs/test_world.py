@@ -48,11 +48,10 @@ def test_peers_are_heard_from_the_second_turn_on():
     observations, infos = world.reset(options={"question": 0})
     assert all("Peers" not in text for text in observations.values())
     question = QUESTIONS[0]
-    answers = dict(zip(world.agents, question.choices, strict=False))
-    said = {
-        g.name: styled_answer(question, answers[g.name], g.style) for g in GROUPS
-    }
-    observations, rewards, terminated, truncated, infos = world.step(said)
+    names = [g.name for g in GROUPS]
+    answers = dict(zip(names, question.choices, strict=False))
+    said = {g.name: styled_answer(question, answers[g.name], g.style) for g in GROUPS}
+    observations, _, terminated, truncated, infos = world.step(said)
     assert infos["amber"]["visible_peers"] == []
     assert f"Peers say: {answers['birch']}; {answers['cedar']}." in observations["amber"]
     assert answers["amber"] in observations["amber"], "an agent remembers what it said"
@@ -64,7 +63,7 @@ def test_peers_are_heard_from_the_second_turn_on():
 def test_the_last_turn_terminates_and_does_not_truncate():
     world = AlignmentWorld(spec(turns=1))
     world.reset(seed=0)
-    _, _, terminated, truncated, _ = world.step(dict.fromkeys(world.agents, "x"))
+    _, _, terminated, truncated, _ = world.step({g.name: "x" for g in GROUPS})
     assert terminated["__all__"] and not truncated["__all__"]
 
 

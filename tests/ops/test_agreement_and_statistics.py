@@ -14,7 +14,7 @@ from trialign_ray.ops.statistics import (
     mcnemar_holm,
 )
 
-# Two groups, four questions: both right; both the same falsehood; only one right; different falsehoods.
+# Two groups, four questions: both right; the same falsehood; one right; different falsehoods.
 CORRECT = np.array([[1, 0, 1, 0], [1, 0, 0, 0]], dtype=bool)
 ANSWERS = np.array([[0, 1, 2, 3], [0, 1, 4, 5]])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from trialign_ray.config import Config, load_config
 from trialign_ray.progress import Progress
 from trialign_ray.run import Recipe
+from trialign_ray.run import make_recipe as recipe_of
 from trialign_ray.run_directory import RunDirectory, open_run
 from trialign_ray.setting import build_setting
 from trialign_ray.tiny_lm import SHIPPED_BASE
@@ -31,7 +32,7 @@ def small_config(*overrides: str) -> Config:
 
 def make_recipe(folder: Path, config: Config, local: bool, resume: bool = False) -> Recipe:
     run = open_run(folder, config, resume)
-    return Recipe(config, build_setting(config), run, Progress(run.root), local)
+    return recipe_of(config, build_setting(config), run, Progress(run.root), local)
 
 
 def run_all(recipe: Recipe) -> dict:

@@ -22,11 +22,17 @@ def checkpoint(step):
     return Checkpoint(step, {"w": torch.full((3,), float(step))}, {**IDENTITY, "losses": [1.0]})
 
 
+def newest_step(folder):
+    newest = newest_checkpoint(folder, IDENTITY)
+    return newest and newest.step
+
+
 def test_the_newest_comes_back_and_one_before_it_is_kept(tmp_path):
     for step in (10, 20, 30):
         save_checkpoint(tmp_path, checkpoint(step))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000030"]
     newest = newest_checkpoint(tmp_path, IDENTITY)
+    assert newest is not None
     assert newest.step == 30 and newest.tensors["w"].tolist() == [30.0] * 3
     assert newest.state["losses"] == [1.0]
 
@@ -37,7 +43,7 @@ def test_a_truncated_one_is_skipped_with_a_warning(tmp_path, name, caplog):
     damaged = save_checkpoint(tmp_path, checkpoint(20)) / name
     damaged.write_bytes(damaged.read_bytes()[:-3])
     with caplog.at_level(logging.WARNING):
-        assert newest_checkpoint(tmp_path, IDENTITY).step == 10
+        assert newest_step(tmp_path) == 10
     assert "is skipped" in caplog.text
 
 
@@ -56,7 +62,7 @@ def test_a_half_written_folder_is_no_checkpoint(tmp_path):
 def test_saving_a_step_again_replaces_it(tmp_path):
     save_checkpoint(tmp_path, checkpoint(10))
     save_checkpoint(tmp_path, checkpoint(10))
-    assert newest_checkpoint(tmp_path, IDENTITY).step == 10
+    assert newest_step(tmp_path) == 10
 
 
 def test_files_are_written_whole(tmp_path):

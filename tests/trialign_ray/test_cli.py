@@ -76,8 +76,13 @@ def test_a_group_name_that_would_leave_the_folder_is_refused(trialign, tmp_path,
     pack = tmp_path / "pack.yaml"
     pack.write_text(f"groups:\n- {{name: {name}, profile: x}}\n")
     code, _, error = trialign(
-        "train", "--run-dir", tmp_path / "run", "--set", f"world.groups={pack}",
-        "--set", "world.num_groups=null",
+        "train",
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        f"world.groups={pack}",
+        "--set",
+        "world.num_groups=null",
     )
     assert code == 2 and "groups.0.name" in error and not (tmp_path / "run").exists()
 
@@ -95,8 +100,13 @@ def test_words_that_the_tiny_model_cannot_read_are_named(trialign, tmp_path):
     pack = tmp_path / "pack.yaml"
     pack.write_text("groups:\n- {name: a, profile: Likes quokkas.}\n")
     code, _, error = trialign(
-        "train", "--run-dir", tmp_path / "run", "--set", f"world.groups={pack}",
-        "--set", "world.num_groups=1",
+        "train",
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        f"world.groups={pack}",
+        "--set",
+        "world.num_groups=1",
     )
     assert code == 2 and "quokkas" in error
 

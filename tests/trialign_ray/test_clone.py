@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trialign_ray.adapters import add_adapter, adapter_tensors, export_adapter, load_adapter
+from trialign_ray.adapters import adapter_tensors, add_adapter, export_adapter, load_adapter
 from trialign_ray.clone import CloneRow, CloneTrainer, clone_loss
 from trialign_ray.config import CloneConfig
 from trialign_ray.errors import ConfigError, DataError, TrialignError
@@ -104,13 +104,13 @@ def test_restoring_does_not_wrap_the_adapter_again():
 
 
 def test_a_second_adapter_on_an_adapter_is_refused():
-    base, model, _ = trainer()
+    base, _, _ = trainer()
     with pytest.raises(TrialignError, match="already carries an adapter"):
         add_adapter(base, CONFIG, seed=0)
 
 
 def test_a_fresh_adapter_computes_what_the_base_does():
-    base, model, _ = trainer()
+    _, model, _ = trainer()
     batch = pack_trees([r.tree for r in ROWS], 0, 256)
     with torch.no_grad():
         adapted, _ = candidate_logprobs(model, batch)

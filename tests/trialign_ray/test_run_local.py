@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
 
 
 def test_every_stage_leaves_its_result(finished):
-    run, evaluation = finished
+    run, _ = finished
     for path in (
         run.config_file,
         run.manifest_file,

@@ -1,4 +1,4 @@
-"""The same on real Ray actors: equal to the run without Ray, and whatever is killed, nothing is lost."""
+"""The same on real Ray actors: equal to the run without Ray, and a kill loses nothing."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ import pytest
 
 from tests.trialign_ray.runs import SMALL, adapter_hashes, make_recipe, run_all, small_config
 from trialign_ray.actors.placement import require_resources, total
+from trialign_ray.actors.workers import RayWorkers
 from trialign_ray.config import ResourcesConfig
 from trialign_ray.errors import ConfigError, DataError, WorkerError
 from trialign_ray.run_directory import RunDirectory
@@ -47,12 +48,6 @@ def kill_after_a_checkpoint(run: RunDirectory, group: str, pid: int) -> threadin
     return thread
 
 
-def living_actors(ray):
-    from ray.util.state import list_actors
-
-    return [a for a in list_actors() if a.state == "ALIVE" and a.name.startswith("trialign/")]
-
-
 def test_actors_give_what_one_process_gives_and_are_gone_afterwards(
     ray_local, tmp_path, without_ray
 ):
@@ -65,14 +60,35 @@ def test_actors_give_what_one_process_gives_and_are_gone_afterwards(
         ray_local.get_actor("trialign/run/group-amber")
 
 
-def test_actors_are_named_after_run_and_group(ray_local, tmp_path):
-    recipe = make_recipe(tmp_path / "named", small_config(), local=False)
+@pytest.fixture(scope="module")
+def started(ray_local, tmp_path_factory):
+    """A recipe whose actors are up; nothing has been run."""
+    recipe = make_recipe(tmp_path_factory.mktemp("ray") / "up", small_config(), local=False)
+    yield recipe
+    recipe.close()
+
+
+def test_actors_are_named_after_run_and_group(ray_local, started):
+    assert isinstance(started.workers, RayWorkers)
+    assert set(started.workers.actor_ids()) == {"amber", "birch", "cedar", "delta", "critic"}
+    for name in ("group-amber", "critic"):
+        assert ray_local.get_actor(f"trialign/up/{name}")
+
+
+def test_an_error_in_an_actor_arrives_as_it_was_raised(started, tmp_path):
+    with pytest.raises(DataError, match="call clone first"):
+        started.workers.on_groups("export", {"amber": (str(tmp_path / "x"),)})
+
+
+def test_a_hung_actor_is_named_and_does_not_hang_the_run(started, monkeypatch):
+    pid = started.workers.on_groups("state", {"cedar": ()})["cedar"]["pid"]
+    monkeypatch.setattr(started.workers, "_resources", ResourcesConfig(timeout_s=2.0))
+    os.kill(pid, signal.SIGSTOP)
     try:
-        assert set(recipe.workers.actor_ids()) == {"amber", "birch", "cedar", "delta", "critic"}
-        for name in ("group-amber", "critic"):
-            assert ray_local.get_actor(f"trialign/named/{name}")
+        with pytest.raises(WorkerError, match=r"group cedar .* did not answer in time"):
+            started.workers.on_groups("state", {"cedar": ()})
     finally:
-        recipe.close()
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_killed_group_actor_comes_back_and_loses_nothing(ray_local, tmp_path, without_ray):
@@ -106,6 +122,7 @@ def test_a_killed_critic_learner_comes_back(ray_local, tmp_path, without_ray):
     assert adapter_hashes(recipe.run_dir) == without_ray[0]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_resumes_to_the_same_adapters(tmp_path, without_ray):
     run = RunDirectory(tmp_path / "driver")
     command = [sys.executable, "-m", "trialign_ray", "train", "--run-dir", str(run.root)]
@@ -124,27 +141,6 @@ def test_a_killed_driver_resumes_to_the_same_adapters(tmp_path, without_ray):
     )
     assert second.returncode == 0, second.stderr
     assert adapter_hashes(run) == without_ray[0]
-
-
-def test_an_error_in_an_actor_arrives_as_it_was_raised(ray_local, tmp_path):
-    recipe = make_recipe(tmp_path / "error", small_config(), local=False)
-    try:
-        with pytest.raises(DataError, match="call clone first"):
-            recipe.workers.on_groups("export", {"amber": (str(tmp_path / "x"),)})
-    finally:
-        recipe.close()
-
-
-def test_a_hung_actor_is_named_and_does_not_hang_the_run(ray_local, tmp_path):
-    recipe = make_recipe(tmp_path / "hung", small_config("resources.timeout_s=6"), local=False)
-    try:
-        pid = recipe.workers.on_groups("state", {"cedar": ()})["cedar"]["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(WorkerError, match=r"group cedar .* did not answer in time"):
-            recipe.workers.on_groups("state", {"cedar": ()})
-        os.kill(pid, signal.SIGCONT)
-    finally:
-        recipe.close()
 
 
 def test_more_than_the_cluster_has_is_refused_with_both_numbers():

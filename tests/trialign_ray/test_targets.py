@@ -63,8 +63,9 @@ def test_one_shared_policy_between_opposed_groups_is_split_evenly(kl_weight):
 def test_without_penalty_targets_have_the_closed_form(welfare):
     value, reference, answers, truth = random_problem(0)
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    solution = solve(value, reference, answers, truth, welfare=welfare, kl_weight=0.3,
-                     weights_G=weights)
+    solution = solve(
+        value, reference, answers, truth, welfare=welfare, kl_weight=0.3, weights_G=weights
+    )
     tilt = (solution.credit_G / (0.3 * weights)).reshape(-1, 1, 1) * value.double()
     expected = reference.double() * torch.exp(tilt)
     expected = expected / expected.sum(-1, keepdim=True)
@@ -73,8 +74,9 @@ def test_without_penalty_targets_have_the_closed_form(welfare):
 
 def test_a_single_group_is_exponentially_weighted_cloning():
     value, reference, answers, truth = random_problem(1, num_groups=1)
-    policy = solve(value, reference, answers, truth, welfare=PowerMean(1), penalty_weight=3.0,
-                   kl_weight=0.5).policy_GXK
+    policy = solve(
+        value, reference, answers, truth, welfare=PowerMean(1), penalty_weight=3.0, kl_weight=0.5
+    ).policy_GXK
     expected = reference.double() * torch.exp(value.double() / 0.5)
     assert torch.allclose(policy, expected / expected.sum(-1, keepdim=True), atol=1e-9)
 
@@ -88,8 +90,16 @@ def test_a_single_group_is_exponentially_weighted_cloning():
 )
 def test_no_other_policy_beats_the_certificate(seed, penalty, penalty_weight, kl_weight):
     value, reference, answers, truth = random_problem(seed)
-    solution = solve(value, reference, answers, truth, penalty=penalty, tol=1e-4,
-                     penalty_weight=penalty_weight, kl_weight=kl_weight)
+    solution = solve(
+        value,
+        reference,
+        answers,
+        truth,
+        penalty=penalty,
+        tol=1e-4,
+        penalty_weight=penalty_weight,
+        kl_weight=kl_weight,
+    )
     assert solution.gap <= 1e-4 * abs(solution.objective)
     q = solution.policy_GXK
     mu = reference.double() / reference.double().sum(-1, keepdim=True)
@@ -119,8 +129,10 @@ def naive_objective(q, value, mu, answers, penalty, penalty_weight, kl_weight):
 
 def test_a_heavier_penalty_brings_answers_together():
     problem = random_problem(2)
-    found = [solve(*problem, penalty_weight=w, kl_weight=0.1, tol=1e-5).inconsistency
-             for w in (0.0, 0.3, 1.0, 4.0)]
+    found = [
+        solve(*problem, penalty_weight=w, kl_weight=0.1, tol=1e-5).inconsistency
+        for w in (0.0, 0.3, 1.0, 4.0)
+    ]
     assert found == sorted(found, reverse=True) and found[-1] < found[0] / 2
 
 
@@ -137,8 +149,9 @@ def test_an_absent_group_changes_nothing_for_the_others():
 def test_order_of_groups_does_not_matter():
     value, reference, answers, truth = random_problem(4)
     one = solve(value, reference, answers, truth, penalty_weight=1.0, tol=1e-9)
-    other = solve(value.flip(0), reference.flip(0), answers.flip(0), truth, penalty_weight=1.0,
-                  tol=1e-9)
+    other = solve(
+        value.flip(0), reference.flip(0), answers.flip(0), truth, penalty_weight=1.0, tol=1e-9
+    )
     assert torch.allclose(one.policy_GXK, other.policy_GXK.flip(0), atol=1e-5)
 
 

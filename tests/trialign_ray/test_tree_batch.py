@@ -42,11 +42,11 @@ def test_gradients_equal_those_of_separate_rows(lora_model):
     weights = [[0.5, 0.2, 0.3], [1.0], [0.9, 0.1]]
     trained = [p for p in lora_model.parameters() if p.requires_grad]
     packed, _ = candidate_logprobs(lora_model, pack_trees(TREES, 0, 256))
-    loss = sum(w * packed[b, k] for b, row in enumerate(weights) for k, w in enumerate(row))
-    of_tree = torch.autograd.grad(loss, trained)
+    terms = [w * packed[b, k] for b, row in enumerate(weights) for k, w in enumerate(row)]
+    of_tree = torch.autograd.grad(torch.stack(terms).sum(), trained)
     separate = separate_logprobs(lora_model, TREES)
-    loss = sum(w * separate[b][k] for b, row in enumerate(weights) for k, w in enumerate(row))
-    of_rows = torch.autograd.grad(loss, trained)
+    terms = [w * separate[b][k] for b, row in enumerate(weights) for k, w in enumerate(row)]
+    of_rows = torch.autograd.grad(torch.stack(terms).sum(), trained)
     assert max(float(g.abs().max()) for g in of_rows) > 0.1
     for one, other in zip(of_tree, of_rows, strict=True):
         assert torch.allclose(one, other, atol=1e-4)

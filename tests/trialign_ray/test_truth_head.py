@@ -3,10 +3,16 @@
 import pytest
 import torch
 
-from trialign_ray.candidates import Candidate, GroupView, JointQuestion, borrow_peers, join_questions
+from trialign_ray.candidates import (
+    Candidate,
+    GroupView,
+    JointQuestion,
+    borrow_peers,
+    join_questions,
+)
 from trialign_ray.config import CriticConfig
 from trialign_ray.critic import candidate_tensors, objective_values, weighted_values
-from trialign_ray.truth_head import fit_truth_head, joint_features, label_indices
+from trialign_ray.truth_head import TruthEstimate, fit_truth_head, joint_features, label_indices
 
 GROUPS = ("good", "bad", "worse")
 
@@ -116,8 +122,8 @@ def test_borrowed_answers_are_restated_in_the_groups_own_words():
 
 
 def _flat(question):
-    width = len(question.answers)
-    return type("E", (), {"pessimistic": lambda self, xi: torch.full((1, width), 0.5)})()
+    half = torch.full((1, len(question.answers)), 0.5)
+    return TruthEstimate(half, torch.zeros_like(half), temperature=1.0, num_labels=1)
 
 
 def test_a_matter_of_taste_does_not_count_as_a_false_answer():

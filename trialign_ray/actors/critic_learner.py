@@ -141,9 +141,7 @@ class CriticLearner:
         }
 
 
-def write_scores(
-    scores: list[dict[str, Any]], path: Path, dataset_hash: str
-) -> None:
+def write_scores(scores: list[dict[str, Any]], path: Path, dataset_hash: str) -> None:
     """Stores reference log-probabilities with the hash of the log they belong to."""
     table = pa.Table.from_pylist(scores).replace_schema_metadata(
         {b"trialign.dataset_sha256": dataset_hash.encode()}

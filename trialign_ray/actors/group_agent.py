@@ -67,9 +67,7 @@ class GroupAgent:
     def __repr__(self) -> str:
         return f"GroupAgent(group={self._spec.group})"
 
-    def generate(
-        self, model: str, prompts: Sequence[str], decoding: Decoding
-    ) -> list[Generation]:
+    def generate(self, model: str, prompts: Sequence[str], decoding: Decoding) -> list[Generation]:
         """Utterances of "behaviour", "aligned" (this group's adapter) or another base model."""
         return self._with_engine(model, lambda engine: engine.generate(prompts, decoding))
 
@@ -83,7 +81,8 @@ class GroupAgent:
         """Trains up to `until_step` updates in all. Calling it again changes nothing."""
         if self._trainer is None:
             self._start_training()
-        trainer, spec = self._trainer, self._spec
+        trainer: Any = self._trainer
+        spec = self._spec
         while trainer.step < until_step:
             trainer.step_once()
             if trainer.step % spec.clone.checkpoint_every == 0 or trainer.step == spec.clone.steps:

@@ -44,7 +44,7 @@ def reserve(run_name: str, num_groups: int, resources: ResourcesConfig) -> Any:
     import ray
     from ray.util import placement_group
 
-    require_resources(num_groups, resources, ray.cluster_resources())
+    require_resources(num_groups, resources, dict(ray.cluster_resources()))
     group = placement_group(bundles(num_groups, resources), name=f"trialign/{run_name}")
     if not group.wait(RESERVATION_TIMEOUT_S):
         raise ConfigError(

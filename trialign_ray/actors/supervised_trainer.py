@@ -74,7 +74,8 @@ def _train_loop(config: dict[str, Any]) -> None:
     from trialign_ray.language_model import load_language_model, save_language_model
     from trialign_ray.supervised import encode_dialogue, fit_supervised
 
-    job = SupervisedJob(**config | {"settings": SupervisedSettings(**config["settings"])})
+    settings = SupervisedSettings(**config["settings"])
+    job = SupervisedJob(**{**config, "settings": settings})
     context = train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(job.num_threads)
@@ -109,9 +110,7 @@ def _progress_writer(path: str) -> Callable[[int, int, float], None]:
 
 
 @contextmanager
-def _following(
-    path: Path, on_step: Callable[[int, int, float], None] | None
-) -> Iterator[None]:
+def _following(path: Path, on_step: Callable[[int, int, float], None] | None) -> Iterator[None]:
     """Reads the progress file in the background for as long as the body runs."""
     if on_step is None:
         yield

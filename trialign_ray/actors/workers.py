@@ -74,8 +74,7 @@ class RayWorkers:
         self._run_name = run_name
         self._placement = reserve(run_name, len(agents), resources)
         self._actors = {
-            a.group: self._start(GroupAgent, a, f"group-{a.group}", i)
-            for i, a in enumerate(agents)
+            a.group: self._start(GroupAgent, a, f"group-{a.group}", i) for i, a in enumerate(agents)
         }
         self._critic = self._start(CriticLearner, critic, "critic", len(agents))
 
@@ -103,7 +102,9 @@ class RayWorkers:
             "critic"
         ]
 
-    def _call(self, verb: str, calls: dict[str, tuple[Any, str, tuple[Any, ...]]]) -> dict[str, Any]:
+    def _call(
+        self, verb: str, calls: dict[str, tuple[Any, str, tuple[Any, ...]]]
+    ) -> dict[str, Any]:
         """Calls all, then waits; a call whose actor died is made again, since verbs are idempotent.
 
         Raises: the verb's own TrialignError, or WorkerError when Ray gives an actor up (after

@@ -9,9 +9,7 @@ from trialign_ray.ops.welfare import welfare_by_name
 from trialign_ray.targets import CentralSolution, solve_central
 
 
-def solve(
-    tensors: CandidateTensors, config: TargetsConfig, weights_G: Tensor
-) -> CentralSolution:
+def solve(tensors: CandidateTensors, config: TargetsConfig, weights_G: Tensor) -> CentralSolution:
     """Target distributions of the central problem over `config.players`."""
     if config.players == "group_objectives":
         value = objective_values(tensors)

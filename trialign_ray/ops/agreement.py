@@ -45,7 +45,7 @@ def fleiss_kappa(answer_GX: NDArray[np.int_]) -> float:
 
 
 def krippendorff_alpha(answer_GX: NDArray[np.int_]) -> float:
-    """Krippendorff's nominal alpha; 1.0 by definition where all are identical, nan for one group."""
+    """Krippendorff's nominal alpha; 1.0 where all are identical, nan for one group."""
     import krippendorff
 
     if len(answer_GX) < 2:

@@ -1,7 +1,7 @@
 """Inconsistency penalties: how far groups' answer distributions to one question lie apart.
 
-All are convex in the distributions and 0 where these are equal. Zero does not mean true: groups that
-agree on a falsehood are perfectly consistent, so truth is always reported beside it.
+All are convex in the distributions and 0 where these are equal. Zero does not mean true: groups
+that agree on a falsehood are perfectly consistent, so truth is always reported beside it.
 
 Shapes: ... questions, G groups, Y canonical answers.
 """

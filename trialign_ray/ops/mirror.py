@@ -45,12 +45,12 @@ def mirror_ascent(
     """The maximiser of f(q) - sum_gx s_gx KL(q_gx || mu_gx), with an upper bound on its error.
 
     Step (mirror descent with the KL term in closed form; Beck and Teboulle 2003,
-    doi 10.1016/S0167-6377(02)00231-6): q <- normalise(q^(1-eta) (mu exp(df/dq / s))^eta), eta halved
-    until J does not fall and doubled after a success.
-    Certificate: f is concave, so J(q') <= f(q) + <df, q' - q> - sum s KL(q' || mu) for every q'. The
-    right side is largest at a softmax, where it is <df, -q> + sum_gx s_gx log sum_k mu exp(df / s).
-    The gap is that bound minus J(q): unlike the plain Frank-Wolfe gap it stays finite where q is
-    nearly 0, and is 0 exactly at the fixed point.
+    doi 10.1016/S0167-6377(02)00231-6): q <- normalise(q^(1-eta) (mu exp(df/dq / s))^eta), eta
+    halved until J does not fall and doubled after a success.
+    Certificate: f is concave, so J(q') <= f(q) + <df, q' - q> - sum s KL(q' || mu) for every q'.
+    The right side is largest at a softmax, where it is
+    <df, -q> + sum_gx s_gx log sum_k mu exp(df / s). The gap is that bound minus J(q): unlike
+    the plain Frank-Wolfe gap it stays finite where q is nearly 0, and is 0 at the fixed point.
 
     Ends without the certificate (gap > tol * |J|, or NaN) after max_iterations, or when no step
     raises J: the caller must look at the gap.
@@ -71,7 +71,8 @@ def mirror_ascent(
     log_q = log_mu
     q, value, gradient, kl = evaluate(log_q)
     eta, gap, iteration = 1.0, math.inf, 0
-    for iteration in range(1, max_iterations + 1):
+    for _ in range(max_iterations):
+        iteration += 1
         tilted = log_mu + gradient / scale
         log_partition = torch.where(present_GX, torch.logsumexp(tilted, -1), 0.0)
         bound = (kl_scale_GX * log_partition).sum() - (gradient * q).sum() + kl

@@ -4,6 +4,7 @@ Shapes: G groups, X questions.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ def gap_null(
 ) -> tuple[float, float]:
     """Mean gap if groups were exchangeable within questions, and the permutation p of the gap.
 
-    A gap is biased upward: equal groups show one too. p = (1 + #{null >= seen}) / (1 + permutations).
+    A gap is biased upward: equal groups show one too.
+    p = (1 + #{null >= seen}) / (1 + permutations).
     """
     generator = np.random.default_rng(seed)
     observed = group_gap(scores_GX)
@@ -65,7 +67,7 @@ def gap_null(
 
 
 def cochran_q(correct_GX: NDArray[np.bool_]) -> float:
-    """p of Cochran's Q: are the groups' accuracies equal? 1.0 where no question tells them apart."""
+    """p of Cochran's Q: are accuracies equal? 1.0 where no question tells groups apart."""
     from statsmodels.stats.contingency_tables import cochrans_q
 
     if len(correct_GX) < 2 or (correct_GX == correct_GX[:1]).all():
@@ -73,9 +75,7 @@ def cochran_q(correct_GX: NDArray[np.bool_]) -> float:
     return float(cochrans_q(correct_GX.T.astype(int)).pvalue)
 
 
-def mcnemar_holm(
-    before_GX: NDArray[np.bool_], after_GX: NDArray[np.bool_]
-) -> list[float]:
+def mcnemar_holm(before_GX: NDArray[np.bool_], after_GX: NDArray[np.bool_]) -> list[float]:
     """Exact McNemar p of every group's change, corrected over the groups by Holm's method."""
     from statsmodels.stats.contingency_tables import mcnemar
     from statsmodels.stats.multitest import multipletests
@@ -83,5 +83,7 @@ def mcnemar_holm(
     raw = []
     for before, after in zip(before_GX, after_GX, strict=True):
         gained, lost = int((~before & after).sum()), int((before & ~after).sum())
-        raw.append(float(mcnemar([[0, gained], [lost, 0]], exact=True).pvalue))
-    return [float(p) for p in multipletests(raw, method="holm")[1]]
+        test: Any = mcnemar([[0, gained], [lost, 0]], exact=True)
+        raw.append(float(test.pvalue))
+    corrected: Any = multipletests(raw, method="holm")
+    return [float(p) for p in corrected[1]]

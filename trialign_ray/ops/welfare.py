@@ -1,8 +1,8 @@
 """Fairness-aware mixing operators: how returns of several groups become one number.
 
-Every operator has `value(u_G)` = W(u) and `credit(u_G)` = dW/du, the weight that the centre gives to
-each group's return. Weights are renormalised over the groups that are present; an absent group is
-masked, never counted as 0.
+Every operator has `value(u_G)` = W(u) and `credit(u_G)` = dW/du, the weight that the centre gives
+to each group's return. Weights are renormalised over the groups that are present; an absent group
+is masked, never counted as 0.
 
 Shapes: G players (groups, or groups x objectives).
 """

@@ -1,0 +1,97 @@
+"""From configuration to actors: which models, which files, which resources every worker gets."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+
+from trialign_ray.actors.critic_learner import CriticSpec
+from trialign_ray.actors.group_agent import GroupAgentSpec
+from trialign_ray.actors.workers import LocalWorkers, RayWorkers, Workers
+from trialign_ray.config import Config
+from trialign_ray.run_directory import RunDirectory, config_hash
+from trialign_ray.seeds import derive_seed
+from trialign_ray.setting import Setting
+from trialign_ray.tiny_lm import SHIPPED_BASE
+
+
+class Assembly:
+    """Starts the workers of a run and ends them. `local`: without Ray, in this process."""
+
+    def __init__(self, config: Config, setting: Setting, run_dir: RunDirectory, local: bool):
+        self.config, self.setting, self.run_dir, self.local = config, setting, run_dir, local
+        self._workers: Workers | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._workers is not None
+
+    @property
+    def workers(self) -> Workers:
+        assert self._workers is not None, "start() comes first"
+        return self._workers
+
+    def start(self) -> None:
+        """Starts all workers and waits until each has loaded its model."""
+        agents = [self._agent_spec(g.name) for g in self.setting.groups]
+        if self.local:
+            self._workers = LocalWorkers(agents, self._critic_spec())
+            return
+        self._workers = RayWorkers(
+            self.run_dir.name, agents, self._critic_spec(), self.config.resources
+        )
+        self._workers.on_groups("state", dict.fromkeys(self._workers.groups, ()))
+
+    def close(self) -> None:
+        """Ends the workers, if there are any."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def _agent_spec(self, group: str) -> GroupAgentSpec:
+        return GroupAgentSpec(
+            group=group,
+            models={"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)},
+            rows_file=str(self.run_dir.rows_file(group)),
+            checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
+            clone=self.config.clone,
+            seed=derive_seed(self.config.seed, "clone", group),
+            identity={
+                "group": group,
+                "groups": ",".join(g.name for g in self.setting.groups),
+                "config_sha256": config_hash(self.config),
+                "base_sha256": self.behaviour_id,
+            },
+        )
+
+    def _critic_spec(self) -> CriticSpec:
+        equal = self.config.targets.group_weights == "equal"
+        return CriticSpec(
+            config=self.config,
+            group_weights={g.name: 1.0 if equal else g.prior_weight for g in self.setting.groups},
+            dataset_file=str(self.run_dir.log_file),
+            scores_file=str(self.run_dir.scores_file),
+            critic_dir=str(self.run_dir.root / "critic"),
+            targets_dir=str(self.run_dir.root / "targets"),
+        )
+
+    @cached_property
+    def facts_base(self) -> Path:
+        base = self.config.behaviour.base
+        return SHIPPED_BASE if base == "truthworld" else Path(base).resolve()
+
+    @cached_property
+    def behaviour_dir(self) -> Path:
+        model = self.config.behaviour.model
+        return self.run_dir.behaviour_dir if model is None else Path(model).resolve()
+
+    @cached_property
+    def behaviour_id(self) -> str:
+        from trialign_ray.language_model import weights_checksum
+
+        return weights_checksum(self.behaviour_dir)
+
+    @cached_property
+    def render(self) -> Callable[..., str]:
+        from trialign_ray.language_model import chat_text, load_tokenizer
+
+        return partial(chat_text, load_tokenizer(self.behaviour_dir))
