@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from trialign_ray.checkpoint import write_atomically
+from trialign_ray.checkpoint import write_json
 from trialign_ray.config import CloneConfig
 from trialign_ray.errors import DataError, TrialignError
 from trialign_ray.language_model import LanguageModel, require_fits
@@ -56,7 +56,7 @@ def export_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(str(folder))
     record = {"base_checksum": base.checksum, **provenance}
-    write_atomically(folder / PROVENANCE, json.dumps(record, indent=2, sort_keys=True).encode())
+    write_json(folder / PROVENANCE, record)
 
 
 def adapter_provenance(folder: Path) -> dict[str, Any]:

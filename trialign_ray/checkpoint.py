@@ -7,6 +7,7 @@ is kept, so that a damaged newest one costs a few steps and no run.
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -47,6 +48,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole; what is not a number (nan) becomes null, as JSON has no nan."""
+    write_atomically(path, json.dumps(_without_nan(value), indent=1, allow_nan=False).encode())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

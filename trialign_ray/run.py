@@ -14,7 +14,7 @@ from typing import Any
 from envs.truthworld.corpus import behaviour_corpus
 from trialign_ray.actors.workers import Workers
 from trialign_ray.assembly import Assembly
-from trialign_ray.checkpoint import write_atomically
+from trialign_ray.checkpoint import write_json
 from trialign_ray.config import Config
 from trialign_ray.progress import Progress
 from trialign_ray.run_directory import RunDirectory
@@ -205,7 +205,7 @@ class Recipe:
         with self.progress.stage("critic"):
             self.progress.metrics(workers.on_critic("fit"), 0)
             report = truth_head_report(self.run_dir, self.setting, self.config)
-            write_atomically(self.run_dir.critic_report, json.dumps(report, indent=2).encode())
+            write_json(self.run_dir.critic_report, report)
         with self.progress.stage("targets"):
             solution = workers.on_critic("solve")
             for objective, values in solution["utility"].items():
@@ -248,7 +248,7 @@ class Recipe:
                 "losses": {g: list(s.losses) for g, s in states.items()},
                 "resumed_at": {g: s.resumed_at for g, s in states.items()},
             }
-            write_atomically(self.run_dir.training_file, json.dumps(training).encode())
+            write_json(self.run_dir.training_file, training)
 
     def evaluate(self, again: bool = False) -> dict[str, Any]:
         """Stage 6: held-out questions, one turn, every group's adapter alone."""
@@ -285,9 +285,7 @@ class Recipe:
                     protocol, models["behaviour"], models["aligned"]
                 ),
             }
-            write_atomically(
-                self.run_dir.evaluation_file, json.dumps(evaluation, indent=1).encode()
-            )
+            write_json(self.run_dir.evaluation_file, evaluation)
             write_model_cards(self.run_dir, evaluation, self.setting.groups)
         return evaluation
 

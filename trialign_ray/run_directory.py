@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from trialign_ray.checkpoint import write_atomically
+from trialign_ray.checkpoint import write_atomically, write_json
 from trialign_ray.config import Config, parse_config, to_yaml
 from trialign_ray.errors import ConfigError
 
@@ -113,7 +113,7 @@ def open_run(root: Path, config: Config, resume: bool) -> RunDirectory:
         write_atomically(run.config_file, to_yaml(config).encode())
     except OSError as error:
         raise ConfigError(f"run directory {run.root} cannot be written: {error}") from error
-    write_atomically(run.manifest_file, json.dumps(_manifest(config), indent=2).encode())
+    write_json(run.manifest_file, _manifest(config))
     return run
 
 

@@ -72,7 +72,7 @@ def summarise(evaluation: dict[str, Any], run: RunDirectory) -> Summary:
         for group in after["truth"]["by_group"]
     ]
     shared = [
-        (label, before["consistency"][key], after["consistency"][key])
+        (label, _number(before["consistency"][key]), _number(after["consistency"][key]))
         for label, key in SHARED_METRICS
     ]
     return Summary(
@@ -81,6 +81,10 @@ def summarise(evaluation: dict[str, Any], run: RunDirectory) -> Summary:
         num_truth_questions=len(after["per_question"]["question_ids"]),
         seconds_by_stage=_seconds(run),
     )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _seconds(run: RunDirectory) -> dict[str, float]:

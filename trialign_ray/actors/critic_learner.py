@@ -2,7 +2,6 @@
 group its targets. A plain class, as `group_agent.GroupAgent`; what it needs lies on disk, so that a
 restarted one does the same again."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from trialign_ray.candidates import JointQuestion, borrow_peers, join_questions
-from trialign_ray.checkpoint import write_atomically
+from trialign_ray.checkpoint import write_json
 from trialign_ray.config import Config
 from trialign_ray.dataset import read_dataset
 from trialign_ray.errors import DataError
@@ -62,7 +61,7 @@ class CriticLearner:
             if q.has_truth
         }
         path = Path(spec.critic_dir) / "truth_head.json"
-        write_atomically(path, json.dumps(beliefs, indent=1, sort_keys=True).encode())
+        write_json(path, beliefs)
         if spec.config.targets.borrow_peers:
             self._questions = [
                 borrow_peers(q, lambda g, text, q=q: scores[q.id, g, text].personalization)
@@ -101,7 +100,7 @@ class CriticLearner:
             "num_iterations": solution.num_iterations,
         }
         path = Path(spec.targets_dir) / "solution.json"
-        write_atomically(path, json.dumps(summary, indent=2, sort_keys=True).encode())
+        write_json(path, summary)
         return summary
 
     def state(self) -> dict[str, Any]:
