@@ -7,7 +7,7 @@ profile), `implicit` (only the group's earlier exchanges). Later turns add what 
 from collections.abc import Sequence
 
 from envs.groups import Group
-from envs.types import Message, PromptMode
+from envs.types import ABSTAIN, UNPARSED, Message, PromptMode
 
 CONTROL_PERSONAS = (
     "Reader one.",
@@ -43,8 +43,9 @@ def opening_messages(
 def with_peers(
     messages: Sequence[Message], own_answer: str, peer_answers: Sequence[str]
 ) -> list[Message]:
-    """The messages of the next turn: my utterance, then what my peers answered."""
-    heard = "Peers say: " + "; ".join(peer_answers) + "." if peer_answers else "Peers say nothing."
+    """The messages of the next turn: my utterance, then what my peers answered, if they did."""
+    said = [answer for answer in peer_answers if answer not in (ABSTAIN, UNPARSED)]
+    heard = f"Peers say: {'; '.join(said)}." if said else "Peers say: nothing."
     return [*messages, _message("assistant", own_answer), _message("user", heard)]
 
 

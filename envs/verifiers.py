@@ -13,7 +13,9 @@ from envs.types import ABSTAIN, UNPARSED, Question
 
 _ABSTENTIONS = ("i do not know", "i don't know", "i cannot say", "i can't say")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)(?!\.\d)")
-_OPTION_LETTER = re.compile(r"(?<!\w)\(?([A-Z])\)?(?!\w)")
+_OPTION_LETTER = re.compile(
+    r"^\W*([A-Z])\W*$|\(([A-Z])\)|(?:^|\s)([A-Z])[.):]|[Aa]nswer(?: is|:)? ([A-Z])(?!\w)"
+)
 
 
 class Verifier(NamedTuple):
@@ -62,10 +64,15 @@ def _numeric(text: str, question: Question) -> str:
 
 def _multiple_choice(text: str, question: Question) -> str:
     """An option by its letter, or else by its wording."""
-    letters = {c for c in _OPTION_LETTER.findall(text) if ord(c) - ord("A") < len(question.choices)}
+    found = {letter for match in _OPTION_LETTER.findall(text) for letter in match if letter}
+    letters = {letter for letter in found if ord(letter) - ord("A") < len(question.choices)}
     if len(letters) == 1:
         return question.choices[ord(letters.pop()) - ord("A")]
-    worded = [c for c in question.choices if normalise(c) in normalise(text)]
+    worded = [
+        c
+        for c in question.choices
+        if re.search(rf"(?<!\w){re.escape(normalise(c))}(?!\w)", normalise(text))
+    ]
     return worded[0] if len(worded) == 1 else UNPARSED
 
 

@@ -6,7 +6,7 @@ sees what its peers answered. After `turns` turns the episode is terminated.
 
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Any
@@ -115,7 +115,8 @@ class AlignmentWorld(MultiAgentEnv):
         done = self._turn >= self._spec.turns
         observations, infos = self._observe()
         for group, judgement in judged.items():
-            infos[group] |= {"judgement": judgement, "visible_peers": visible[group]}
+            shown = judgement if self._question.gold_visible else replace(judgement, truth=None)
+            infos[group] |= {"judgement": shown, "visible_peers": visible[group]}
         rewards = {g: self._reward(j) for g, j in judged.items()}
         terminateds = dict.fromkeys(self._names, done) | {"__all__": done}
         truncateds = dict.fromkeys(self._names, False) | {"__all__": False}

@@ -28,7 +28,7 @@ def ray_local():
     import ray
 
     os.environ.pop("RAY_ADDRESS", None)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, address="local")
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, address="local")
     yield ray
     ray.shutdown()
 

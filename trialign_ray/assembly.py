@@ -53,6 +53,8 @@ class Assembly:
             models={"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)},
             rows_file=str(self.run_dir.rows_file(group)),
             checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
+            adapter_dir=str(self.run_dir.adapter_dir(group)),
+            training_file=str(self.run_dir.training_file),
             clone=self.config.clone,
             seed=derive_seed(self.config.seed, "clone", group),
             identity={

@@ -4,6 +4,7 @@ Candidates of (group, question) are the distinct utterances that the group's age
 turn: what it said after hearing its peers becomes a candidate for its first answer.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,22 @@ from typing import Any
 from envs.types import ABSTAIN, UNPARSED
 
 NO_ANSWERS = (ABSTAIN, UNPARSED)
+
+
+def restate(text: str, said: str, answer: str) -> str:
+    """`text`, which says `said`, with `answer` in its place; `answer` alone if it cannot be found.
+
+    Whole words only: putting "Fr" for "V" must leave "Vanadium" as it is. Where the answer stands
+    twice ("The capital of Monaco is Monaco."), the first is meant if the sentence after a greeting
+    begins with it, else the last.
+    """
+    places = list(re.finditer(rf"(?<!\w){re.escape(said)}(?!\w)", text))
+    if not places:
+        return answer
+    first = places[0]
+    begins = first.start() == 0 or text[: first.start()].rstrip().endswith((".", "!", "?", ","))
+    place = first if begins else places[-1]
+    return text[: place.start()] + answer + text[place.end() :]
 
 
 @dataclass(frozen=True)
@@ -46,8 +63,8 @@ class GroupView:
     def restated(self, answer: str) -> str:
         """`answer` in the words of the group's commonest utterance that names an answer."""
         for candidate in sorted(self.candidates, key=lambda c: -c.count):
-            if candidate.answer in candidate.text:
-                return candidate.text.replace(candidate.answer, answer)
+            if candidate.answer not in NO_ANSWERS:
+                return restate(candidate.text, candidate.answer, answer)
         return answer
 
 
@@ -90,7 +107,8 @@ def _join(rows: list[dict[str, Any]]) -> JointQuestion:
         for i, group in enumerate(row["group_ids"]):
             if row["present"][i]:
                 spoken[group].append(_utterance(row, i))
-    views = {g: _view(utterances) for g, utterances in spoken.items()}
+    opened = {g: us for g, us in spoken.items() if any(u["turn"] == 0 for u in us)}
+    views = {g: _view(utterances) for g, utterances in opened.items()}
     answers = {c.answer for v in views.values() for c in v.candidates} - set(NO_ANSWERS)
     return JointQuestion(
         id=first["question_id"],
@@ -168,7 +186,12 @@ def borrow_peers(
 
 
 def texts_to_score(question: JointQuestion, group: str) -> list[str]:
-    """What the critic needs reference log-probabilities of: candidates, then restated answers."""
-    view = question.views[group]
+    """What the critic needs reference log-probabilities of: candidates, then restated answers.
+
+    Empty where the group was absent, or nobody said anything that can be used.
+    """
+    view = question.views.get(group)
+    if view is None:
+        return []
     restated = [view.restated(answer) for answer in question.answers]
     return list(dict.fromkeys([*(c.text for c in view.candidates), *restated]))

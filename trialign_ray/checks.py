@@ -4,7 +4,8 @@ from pathlib import Path
 
 from trialign_ray.actors.placement import require_resources, total
 from trialign_ray.config import Config
-from trialign_ray.errors import ConfigError
+from trialign_ray.dataset import read_dataset
+from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.run_directory import RunDirectory
 from trialign_ray.setting import Setting
 
@@ -28,8 +29,17 @@ def check_models(config: Config) -> None:
         ("behaviour.base", config.behaviour.base),
         ("behaviour.model", config.behaviour.model),
     ):
-        if folder not in (None, "truthworld") and not Path(folder).is_dir():
+        if folder is None or folder == "truthworld":
+            continue
+        path = Path(folder)
+        if not path.is_dir():
             raise ConfigError(f"{key} is {folder!r}, which is no folder; give a model's folder")
+        for pattern in ("config.json", "*.safetensors", "tokenizer*"):
+            if not list(path.glob(pattern)):
+                raise ConfigError(
+                    f"{key} is {folder!r}, which holds no {pattern}; give a folder that "
+                    "save_pretrained wrote, model and tokenizer"
+                )
 
 
 def check_vocabulary(config: Config, setting: Setting) -> None:
@@ -43,7 +53,8 @@ def check_vocabulary(config: Config, setting: Setting) -> None:
 
     texts = [g.profile for g in setting.groups]
     texts += [t for g in setting.groups for e in g.history for t in (e.question, e.answer)]
-    texts += [t for q in setting.questions for t in (q.text, *q.choices)]
+    texts += [t for g in setting.groups for t in (g.style.greeting, g.style.closing) if t]
+    texts += [t for q in setting.questions for t in (q.text, *q.choices, *q.gold)]
     unknown = unknown_words(load_tokenizer(SHIPPED_BASE), texts)
     if unknown:
         raise ConfigError(
@@ -78,6 +89,32 @@ def check_adapters(run: RunDirectory, setting: Setting, base_checksum: str) -> N
             )
 
 
+def check_log(run: RunDirectory, setting: Setting, behaviour_id: str | None) -> None:
+    """Raises: DataError if the run's log is damaged, or is not of these groups and questions or of
+    this behaviour model. Without a log there is nothing to check."""
+    if not run.log_file.is_file():
+        return
+    rows = read_dataset(run.log_file)
+    groups = [g.name for g in setting.groups]
+    if rows[0]["group_ids"] != groups:
+        raise DataError(
+            f"log {run.log_file} is of groups {rows[0]['group_ids']}, the run has {groups}; "
+            "collect again in another --run-dir"
+        )
+    unknown = {r["question_id"] for r in rows} - {q.id for q in setting.of_split("train")}
+    if unknown:
+        raise DataError(
+            f"log {run.log_file} has question {min(unknown)!r}, which is no train question of this "
+            f"run ({len(unknown)} such); collect again in another --run-dir"
+        )
+    logged = rows[0]["behaviour_model_id"]
+    if behaviour_id is not None and logged != behaviour_id:
+        raise DataError(
+            f"log {run.log_file} was collected with behaviour model {str(logged)[:12]}, the run "
+            f"has {behaviour_id[:12]}; use the model it was collected with"
+        )
+
+
 def plan(config: Config, setting: Setting) -> dict[str, float]:
     """The arithmetic of a run: what is asked, generated, trained, and reserved."""
     num_groups = len(setting.groups)
@@ -87,7 +124,6 @@ def plan(config: Config, setting: Setting) -> dict[str, float]:
     return {
         "actors": num_groups + 1,
         "CPUs reserved": reserved["CPU"],
-        "GPUs reserved": reserved.get("GPU", 0.0),
         "questions in the log": len(train),
         "of these verified": round(config.collect.label_fraction * sum(q.has_truth for q in train)),
         "held-out questions": len(test),

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from trialign_ray import __version__
-from trialign_ray.errors import TrialignError, WorkerError
+from trialign_ray.errors import ConvergenceError, TrialignError, WorkerError
 
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -228,9 +228,10 @@ def _run(
             checks.check_resources(config, len(setting.groups), available)
         return
     if not os.environ.get("RAY_ADDRESS"):
-        local = {"CPU": float(os.cpu_count() or 1), "GPU": float("inf")}
+        local = {"CPU": float(os.cpu_count() or 1)}
         checks.check_resources(config, len(setting.groups), local)
     opened = open_run(run_dir, config, resume)
+    checks.check_log(opened, setting, None)
     _execute(config, setting, opened, dashboard, until)
 
 
@@ -307,9 +308,9 @@ def main() -> None:
     try:
         app()
     except TrialignError as error:
-        cause = getattr(error, "cause", error)
-        print(f"error: {cause}", file=sys.stderr)
-        sys.exit(EXIT_FAILED if isinstance(error, WorkerError) else EXIT_BAD_INPUT)
+        print(f"error: {error}", file=sys.stderr)
+        failed = isinstance(error, WorkerError | ConvergenceError)
+        sys.exit(EXIT_FAILED if failed else EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted; go on with --resume", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

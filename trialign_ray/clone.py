@@ -21,6 +21,7 @@ from trialign_ray.adapters import adapter_tensors, set_adapter_tensors
 from trialign_ray.checkpoint import Checkpoint
 from trialign_ray.config import CloneConfig
 from trialign_ray.errors import DataError
+from trialign_ray.seeds import derive_seed
 from trialign_ray.tree_batch import Tree, TreeBatch, candidate_logprobs, pack_trees
 
 WARMUP_STEPS = 10
@@ -83,9 +84,11 @@ class CloneTrainer:
         self._model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._config.learning_rate * self._rate(self.step)
-        loss = clone_loss(self._model, batch, target_BK, reference_BK, self._config.kl_weight)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with torch.random.fork_rng():  # a base with dropout draws the same masks on a replay
+            torch.manual_seed(derive_seed(self._seed, "step", self.step))
+            loss = clone_loss(self._model, batch, target_BK, reference_BK, self._config.kl_weight)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
         self._optimizer.step()
         self._model.eval()

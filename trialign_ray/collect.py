@@ -103,7 +103,7 @@ def _row(
         "action_token_ids": [list(utterances[g].token_ids) for g in groups],
         "behaviour_logprob": [utterances[g].logprob for g in groups],
         "parsed_answer": [j.parsed_answer for j in judged],
-        "r_truth": [j.truth if question.gold_visible else None for j in judged],
+        "r_truth": [j.truth for j in judged],
         "r_pers": [j.personalization for j in judged],
         "truncated": [utterances[g].truncated for g in groups],
         "visible_peers": [infos[g]["visible_peers"] for g in groups],

@@ -21,7 +21,9 @@ RENAMED_KEYS = {
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class WorldConfig(_Section):
@@ -38,7 +40,8 @@ class WorldConfig(_Section):
     train_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Share of questions in the log, by hash of their id."""
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of questions for selection. What remains is the test split."""
+    """Share of questions kept apart for selection, which is not used yet. The rest is the test
+    split."""
     corruption: Corruption = Corruption()
     """TruthWorld's knobs A, B, F, S. All 0 is the clean control."""
 
@@ -151,7 +154,9 @@ class CloneConfig(_Section):
 class EvaluateConfig(_Section):
     """Held-out evaluation, one turn, each group's adapter alone."""
 
-    modes: tuple[Literal["explicit", "implicit"], ...] = ("explicit", "implicit")
+    modes: tuple[Literal["explicit", "implicit"], ...] = Field(
+        default=("explicit", "implicit"), min_length=1
+    )
     """Prompts under which adherence is measured; truth is measured under the first."""
     num_resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of questions, and permutations for the gap."""
@@ -164,8 +169,6 @@ class ResourcesConfig(_Section):
 
     cpus_per_group: float = Field(default=0.25, gt=0)
     """CPUs of one group's actor. Several small models share a core."""
-    gpus_per_group: float = Field(default=0.0, ge=0)
-    """GPUs of one group's actor; fractions share a GPU."""
     cpus_critic: float = Field(default=0.25, gt=0)
     """CPUs of the critic-learner."""
     max_restarts: int = Field(default=3, ge=0)

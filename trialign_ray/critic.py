@@ -61,7 +61,7 @@ def candidate_tensors(
     dialogue, in which a second thought already counts. Counts are smoothed by adding 1/2
     (Krichevsky and Trofimov 1981), which also gives borrowed candidates their share.
     """
-    width = max(len(v.candidates) for q in questions for v in q.views.values())
+    width = max((len(v.candidates) for q in questions for v in q.views.values()), default=1) or 1
     shape = (len(groups), len(questions), width)
     truth, personalization = torch.full(shape, torch.nan), torch.full(shape, torch.nan)
     reference = torch.zeros(shape)
@@ -108,6 +108,12 @@ def objective_values(tensors: CandidateTensors) -> Tensor:
             _known_mean(tensors.personalization_GXK, tensors.mask_GXK),
         ]
     )
+
+
+def known_objectives(tensors: CandidateTensors) -> Tensor:
+    """Which objective is known of which group at all, bool, shape (2, G)."""
+    values = torch.stack([tensors.truth_GXK, tensors.personalization_GXK])
+    return (~values.isnan() & tensors.mask_GXK).any(-1).any(-1)
 
 
 def weighted_values(tensors: CandidateTensors, truth_weight: float, pers_weight: float) -> Tensor:

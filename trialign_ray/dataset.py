@@ -6,13 +6,16 @@ The file's metadata carry the schema version and the hash of the content. A miss
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from envs.groups import GROUP_NAME
+from envs.types import Kind
 from trialign_ray.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -103,9 +106,12 @@ def _load(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             f"schema version is {version}, this release reads {SCHEMA_VERSION}; collect the log "
             "again with this release"
         ]
-    absent = [f.name for f in SCHEMA if f.name not in table.column_names]
-    if absent:
-        return [], [f"column {absent[0]!r} is missing; expected {', '.join(SCHEMA.names)}"]
+    for field in SCHEMA:
+        if field.name not in table.column_names:
+            return [], [f"column {field.name!r} is missing; expected {', '.join(SCHEMA.names)}"]
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            return [], [f"column {field.name!r} has type {found}; expected {field.type}"]
     rows = table.select(SCHEMA.names).to_pylist()
     if metadata.get(HASH_KEY, b"").decode() != content_hash(rows):
         return rows, find_problems(rows) or [
@@ -119,9 +125,18 @@ def find_problems(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["the log has no rows; collect at least one episode"]
     problems: list[str] = []
+    seen: dict[tuple[str, int], int] = {}
     rows_of_group = dict.fromkeys((g for r in rows for g in r["group_ids"] or []), 0)
     for number, row in enumerate(rows):
         problems += [f"row {number}: {reason}" for reason in _row_problems(row)]
+        if row["group_ids"] and row["group_ids"] != rows[0]["group_ids"]:
+            problems.append(
+                f"row {number}: group_ids {row['group_ids']} differ from those of row 0, "
+                f"{rows[0]['group_ids']}; mark a group that is away in `present`"
+            )
+        first = seen.setdefault((row["episode_id"], row["turn"]), number)
+        if first != number:
+            problems.append(f"row {number}: episode and turn stand in row {first} already")
         for group, present in zip(row["group_ids"] or [], row["present"] or [], strict=False):
             rows_of_group[group] += bool(present)
     for group, count in rows_of_group.items():
@@ -139,6 +154,17 @@ def _row_problems(row: dict[str, Any]) -> list[str]:
     groups = row["group_ids"]
     if len(set(groups)) < len(groups):
         problems.append(f"group_ids {groups} names a group twice")
+    for group in groups:
+        if not re.match(GROUP_NAME, group or ""):
+            problems.append(f"group name {group!r} does not match {GROUP_NAME}")
+    if row["kind"] not in get_args(Kind):
+        problems.append(f"kind is {row['kind']!r}; expected {' | '.join(get_args(Kind))}")
+    if row["turn"] is None or row["turn"] < 0:
+        problems.append(f"turn is {row['turn']}; expected 0, 1, ...")
+    for column in ("prompt_text", "action_text", "parsed_answer"):
+        for group, here, text in zip(groups, row["present"] or [], row[column] or [], strict=False):
+            if here and text is None:
+                problems.append(f"{column} of {group!r} is null though the group is present")
     if row["split"] == "test":
         problems.append("split is test; test questions never belong in a log")
     for column in ALIGNED_COLUMNS:

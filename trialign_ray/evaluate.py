@@ -11,8 +11,9 @@ import torch
 
 from envs.groups import Group
 from envs.prompts import opening_messages
-from envs.types import ABSTAIN, UNPARSED, Judgement, PromptMode
+from envs.types import ABSTAIN, UNPARSED, PromptMode
 from trialign_ray.actors.workers import Workers
+from trialign_ray.candidates import restate
 from trialign_ray.engines import Decoding
 from trialign_ray.metrics import (
     Answers,
@@ -114,7 +115,12 @@ def answer_divergence(
     for group in protocol.groups:
         prompts = _prompts(protocol, group, protocol.config.modes[0])
         texts = [
-            [_restate(answers.texts[group.name][x], answers.judged[group.name][x], z) for z in zs]
+            [
+                restate(
+                    answers.texts[group.name][x], answers.judged[group.name][x].parsed_answer, z
+                )
+                for z in zs
+            ]
             for x, zs in zip(index, options, strict=True)
         ]
         arguments[group.name] = (model, [prompts[x] for x in index], texts)
@@ -126,8 +132,3 @@ def answer_divergence(
         )
         divergences.append(float(generalized_jsd(logprob_GY.softmax(-1))))
     return float(np.mean(divergences))
-
-
-def _restate(text: str, judgement: Judgement, answer: str) -> str:
-    said = judgement.parsed_answer
-    return text.replace(said, answer) if said in text else answer

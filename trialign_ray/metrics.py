@@ -96,8 +96,8 @@ def truth_metrics(
             },
             "worst": interval(protocol, scores, _worst_mean, "worst"),
         },
-        "abstained": {g: _share(answers.judged[g], ABSTAIN) for g in names},
-        "unparsed": {g: _share(answers.judged[g], UNPARSED) for g in names},
+        "abstained": {g: _share(protocol, answers.judged[g], ABSTAIN) for g in names},
+        "unparsed": {g: _share(protocol, answers.judged[g], UNPARSED) for g in names},
     }
 
 
@@ -207,5 +207,6 @@ def _worst_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores.mean(-1).min(0)
 
 
-def _share(judged: Sequence[Judgement], answer: str) -> float:
-    return float(np.mean([j.parsed_answer == answer for j in judged]))
+def _share(protocol: Protocol, judged: Sequence[Judgement], answer: str) -> float:
+    pairs = zip(protocol.questions, judged, strict=True)
+    return float(np.mean([j.parsed_answer == answer for q, j in pairs if q.has_truth]))

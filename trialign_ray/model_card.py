@@ -22,7 +22,7 @@ def _card(group: Group, evaluation: dict[str, Any], provenance: dict[str, Any]) 
     rows = []
     for name in ("behaviour", "aligned"):
         model = evaluation["models"][name]
-        truth, style = model["truth"], model["adherence"]["explicit"]
+        truth, style = model["truth"], next(iter(model["adherence"].values()))
         low, high = truth["ci"]["by_group"][group.name]
         rows.append(
             f"| {name} | {truth['by_group'][group.name]:.3f} [{low:.3f}, {high:.3f}] "

@@ -71,11 +71,11 @@ def start_ray(dashboard: bool = False) -> dict[str, float]:
     import ray
 
     if not ray.is_initialized():
-        local: dict[str, Any] = {"include_dashboard": dashboard}
+        here: dict[str, Any] = {"address": "local", "include_dashboard": dashboard}
         ray.init(
             log_to_driver=False,
             logging_level=logging.WARNING,
-            **({} if os.environ.get("RAY_ADDRESS") else local),
+            **({} if os.environ.get("RAY_ADDRESS") else here),
         )
     return dict(ray.cluster_resources())
 
@@ -128,11 +128,12 @@ class Recipe:
     def collect(self) -> None:
         """Stages 1 and 2: the log."""
         from envs.world import WorldSpec
+        from trialign_ray.checks import check_log
         from trialign_ray.collect import collect
-        from trialign_ray.dataset import read_dataset, write_dataset
+        from trialign_ray.dataset import write_dataset
 
         if self.run_dir.log_file.is_file():
-            read_dataset(self.run_dir.log_file)
+            check_log(self.run_dir, self.setting, self.assembly.behaviour_id)
             return
         config = self.config.collect
         spec = WorldSpec(
@@ -169,7 +170,7 @@ class Recipe:
             rows = read_dataset(self.run_dir.log_file)
             questions = join_questions(rows)
             wanted = {
-                g: [(q, texts_to_score(q, g)) for q in questions if g in q.views]
+                g: [(q, texts) for q in questions if (texts := texts_to_score(q, g))]
                 for g in workers.groups
             }
             results = workers.on_groups(
@@ -285,8 +286,8 @@ class Recipe:
                     protocol, models["behaviour"], models["aligned"]
                 ),
             }
-            write_json(self.run_dir.evaluation_file, evaluation)
             write_model_cards(self.run_dir, evaluation, self.setting.groups)
+            write_json(self.run_dir.evaluation_file, evaluation)
         return evaluation
 
     def report(self) -> None:

@@ -87,10 +87,12 @@ def _questions(config: Config) -> list[Question]:
         replace(q, split=split_of(q.id, world.train_fraction, world.validation_fraction))
         for q in questions
     ]
-    for split in ("train", "test"):
-        if not any(q.split == split and q.has_truth for q in placed):
+    for split, needed in (("train", 1), ("test", 2)):
+        found = sum(q.split == split and q.has_truth for q in placed)
+        if found < needed:
             raise ConfigError(
-                f"no question with a truth falls into the {split} split (of {len(placed)} in "
-                f"{world.questions!r}); give more questions or change world.train_fraction"
+                f"{found} questions with a truth fall into the {split} split (of {len(placed)} in "
+                f"{world.questions!r}), at least {needed} must; give more questions or change "
+                "world.train_fraction"
             )
     return placed

@@ -9,7 +9,7 @@ KL convex: one global optimum, found on the log before anything is trained.
 Shapes: J objectives, G groups, X questions, K candidates, Y canonical answers of a question.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ def solve_central(
     kl_weight: float,
     weights_G: Tensor | None = None,
     candidate_mask_GXK: Tensor | None = None,
+    player_present_JG: Tensor | None = None,
     tol: float = 1e-4,
 ) -> CentralSolution:
     """The maximiser of the central problem, in float64, with a certificate.
@@ -66,12 +67,16 @@ def solve_central(
         is_truth_X: bool; the penalty is averaged over these questions alone.
         penalty_weight: lambda >= 0. kl_weight: beta > 0. weights_G: >= 0; equal if None; weight 0
             or no candidate anywhere makes a group absent.
-        candidate_mask_GXK: bool, False for padding. tol: relative, for gap <= tol * |J|.
+        candidate_mask_GXK: bool, False for padding. player_present_JG: bool, False for a player
+            whose returns nobody knows; it is masked, not counted as 0.
+        tol: relative, for gap <= tol * |J|.
     Raises: ShapeError, ConfigError, DataError; ConvergenceError without the certificate.
     """
     problem, reference = _checked_problem(
         q_value_GXK, reference_GXK, answer_GXK, is_truth_X, candidate_mask_GXK, weights_G
     )
+    if player_present_JG is not None:
+        problem = replace(problem, player_present_JG=player_present_JG)
     if penalty_weight < 0 or not kl_weight > 0:
         raise ConfigError(
             f"targets.penalty_weight is {penalty_weight} and targets.kl_weight is {kl_weight}; "
@@ -98,6 +103,12 @@ def solve_central(
             f"{tol:g} of it); raise targets.kl_weight or targets.tolerance"
         )
     utility_P = problem.utility(result.q_GXK)
+    least = float(utility_P[problem.present_P].min())
+    if least < welfare.concave_from:
+        raise ConvergenceError(
+            f"a player's return is {least:.3g}, below {welfare.concave_from:g}, where {welfare} is "
+            "not concave and the certificate does not hold; use targets.welfare=log_nash"
+        )
     players = q_value_GXK.shape[:-2]
     return CentralSolution(
         policy_GXK=result.q_GXK,
@@ -121,6 +132,7 @@ class _Problem:
     mask_GXK: Tensor
     present_GX: Tensor
     weights_G: Tensor
+    player_present_JG: Tensor | None = None
 
     @property
     def num_questions_G(self) -> Tensor:
@@ -132,7 +144,9 @@ class _Problem:
 
     @property
     def present_P(self) -> Tensor:
-        return self.weights_P > 0
+        if self.player_present_JG is None:
+            return self.weights_P > 0
+        return (self.weights_P > 0) & self.player_present_JG.flatten()
 
     @property
     def kl_scale_GX(self) -> Tensor:

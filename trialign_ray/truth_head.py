@@ -8,6 +8,7 @@ learns which groups are reliable, where a vote would count them alike.
 Shapes: X questions, Z answers of a question (padded), F features, M members (folds x bootstrap).
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from trialign_ray.config import CriticConfig
 
 FEATURES_PER_GROUP = 5
 HIDDEN = -1
+logger = logging.getLogger(__name__)
 ReferenceScore = Callable[[str, str, str], float]
 """(question id, group, text) -> sum of log-probabilities under the behaviour model."""
 
@@ -100,6 +102,12 @@ def fit_truth_head(
     labelled_X = labels_X != HIDDEN
     num_labels = int(labelled_X.sum())
     if num_labels < config.folds:
+        logger.warning(
+            "%d verified questions are too few for %d folds; answers are believed by plain vote, "
+            "which a shared myth can win",
+            num_labels,
+            config.folds,
+        )
         shares = features_XZF.unflatten(-1, (-1, FEATURES_PER_GROUP))[..., 1:3].mean((-1, -2))
         vote = shares / shares.sum(-1, keepdim=True).clamp_min(1e-9)
         return TruthEstimate(vote, torch.zeros_like(vote), 1.0, 0)

@@ -2,7 +2,6 @@
 verifier. Splits are by hash of the id, so ids must be unique and stay the same."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,9 +63,26 @@ def _parse(line: str, where: str) -> Question:
     if record.verifier not in VERIFIERS:
         names = ", ".join(VERIFIERS)
         raise DataError(f"{where}: verifier {record.verifier!r} is unknown; there are {names}")
-    if record.kind == "truth" and not record.gold:
-        raise DataError(f"{where}: a question of kind truth needs gold, a list of accepted answers")
-    question = Question(**record.model_dump())
-    if record.verifier == "closed_vocabulary" and len(set(record.choices)) < 2:
-        raise DataError(f"{where}: verifier closed_vocabulary needs at least 2 choices")
-    return replace(question, choices=tuple(record.choices))
+    if record.kind != "subjective" and not record.gold:
+        raise DataError(f"{where}: kind {record.kind} needs gold, a list of accepted answers")
+    if record.verifier in ("closed_vocabulary", "multiple_choice"):
+        _check_choices(record, where)
+    if record.verifier == "numeric":
+        for gold in record.gold:
+            _check_number(gold, where)
+    return Question(**record.model_dump())
+
+
+def _check_choices(record: _Record, where: str) -> None:
+    if len(set(record.choices)) < 2:
+        raise DataError(f"{where}: verifier {record.verifier} needs at least 2 choices")
+    outside = [gold for gold in record.gold if gold not in record.choices]
+    if outside:
+        raise DataError(f"{where}: gold {outside[0]!r} is not among the choices")
+
+
+def _check_number(gold: str, where: str) -> None:
+    try:
+        float(gold)
+    except ValueError as error:
+        raise DataError(f"{where}: gold {gold!r} is no number, as numeric needs it") from error

@@ -143,6 +143,7 @@ def behaviour_corpus(
 def _logged_answer(
     question: Question, group: Group, beliefs: Beliefs, corruption: Corruption, generator: Random
 ) -> str:
-    if question.has_truth and generator.random() < corruption.noise:
+    can_be_wrong = question.has_truth and any(c not in question.gold for c in question.choices)
+    if can_be_wrong and generator.random() < corruption.noise:
         return wrong_answer(question, generator)
     return beliefs.told[group.name, question.id]

@@ -71,13 +71,17 @@ def myth_rates(num_groups: int, worst: float) -> list[float]:
 def draw_beliefs(
     questions: Sequence[Question], groups: Sequence[Group], corruption: Corruption, seed: int
 ) -> Beliefs:
-    """Who is told which myth about what: exact rates, random places, one seed."""
+    """Who is told which myth about what: exact rates, random places, one seed.
+
+    A question without choices has no myth to tell; everyone is told the truth about it.
+    """
     generator = Random(f"{seed}/beliefs")
-    facts = [q for q in questions if q.has_truth and q.gold]
+    known = [q for q in questions if q.has_truth and q.gold]
+    facts = [q for q in known if any(c not in q.gold for c in q.choices)]
     names = [g.name for g in groups]
     ranked = generator.sample(names, len(names))
     rates = dict(zip(ranked, myth_rates(len(names), corruption.systematic_myth), strict=True))
-    told = {(g, q.id): q.gold[0] for g in names for q in facts}
+    told = {(g, q.id): q.gold[0] for g in names for q in known}
     myths: dict[tuple[str, str], str] = {}
     for name in names:
         for q in generator.sample(facts, round(rates[name] * len(facts))):
@@ -87,7 +91,12 @@ def draw_beliefs(
         shared = wrong_answer(q, generator)
         myths.update({(name, q.id): shared for name in misled})
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
-    tastes = {(g, q.id): colors[g] for g in names for q in questions if not q.has_truth}
+    tastes = {
+        (g, q.id): colors[g] if colors[g] in q.choices or not q.choices else q.choices[0]
+        for g in names
+        for q in questions
+        if not q.has_truth
+    }
     return Beliefs(told | myths | tastes, myths | tastes, rates)
 
 

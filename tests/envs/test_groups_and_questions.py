@@ -74,6 +74,13 @@ def test_questions_load_from_json_lines(tmp_path):
         ('{"id": "a", "text": "t"}', "needs gold"),
         ('{"id": "a", "text": "t", "gold": ["x"], "verifier": "magic"}', "unknown"),
         ('{"id": "a", "text": "t", "gold": ["x"], "colour": 1}', "colour"),
+        ('{"id": "a", "text": "t", "kind": "mixed"}', "needs gold"),
+        ('{"id": "a", "text": "t", "gold": ["x"], "verifier": "numeric"}', "is no number"),
+        (
+            '{"id": "a", "text": "t", "gold": ["x"], "choices": ["y", "z"], '
+            '"verifier": "closed_vocabulary"}',
+            "not among the choices",
+        ),
         ("not json", "line 1: not a JSON object"),
         ("", "holds no question"),
     ],
@@ -120,6 +127,7 @@ def test_prompts_show_profile_or_history_and_then_the_peers():
     control = opening_messages("Why?", "control", control=2)
     assert control[0]["content"] != opening_messages("Why?", "control", control=3)[0]["content"]
     heard = with_peers(explicit, "So.", ["A", "B"])
+    assert with_peers(explicit, "So.", ["unparsed"])[-1]["content"] == "Peers say: nothing."
     assert heard[-2:] == [
         {"role": "assistant", "content": "So."},
         {"role": "user", "content": "Peers say: A; B."},

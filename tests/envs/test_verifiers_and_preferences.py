@@ -84,10 +84,17 @@ def test_numbers_of_the_question_are_no_answer():
     assert ask("It is 21 or 22", **sums)[1] == 0.0
 
 
-@pytest.mark.parametrize("text", ["B", "(B)", "The answer is B.", "rome"])
+@pytest.mark.parametrize(
+    "text", ["B", "(B)", "B. Rome", "The answer is B.", "rome", "A good question. It is Rome."]
+)
 def test_multiple_choice_by_letter_or_wording(text):
     options = {"choices": ("Paris", "Rome"), "gold": ("Rome",), "verifier": "multiple_choice"}
     assert ask(text, **options) == ("Rome", 1.0)
+
+
+def test_a_word_that_holds_an_option_is_not_the_option():
+    options = {"choices": ("Paris", "Rome"), "gold": ("Rome",), "verifier": "multiple_choice"}
+    assert ask("romesque", **options) == (UNPARSED, 0.0)
 
 
 def test_truth_is_unknown_without_gold():

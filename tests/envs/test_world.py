@@ -73,8 +73,9 @@ def test_rewards_are_truth_and_style_and_hidden_gold_pays_nothing():
     for fraction, reward in ((1.0, 2.0), (0.0, 1.0)):
         world = AlignmentWorld(spec(reveal_gold(QUESTIONS, fraction, 0), turns=1))
         world.reset(options={"question": 0})
-        _, rewards, _, _, _ = world.step({group.name: text})
+        _, rewards, _, _, infos = world.step({group.name: text})
         assert rewards[group.name] == pytest.approx(reward)
+        assert infos[group.name]["judgement"].truth == (1.0 if fraction else None)
 
 
 def test_a_seed_fixes_the_question():

@@ -14,9 +14,9 @@ from trialign_ray.tiny_lm import SHIPPED_BASE
 SMALL = (
     f"behaviour.model={SHIPPED_BASE}",
     "collect.episodes_per_question=1",
-    "clone.steps=9",
+    "clone.steps=30",
     "clone.batch_size=4",
-    "clone.checkpoint_every=3",
+    "clone.checkpoint_every=5",
     "critic.steps=20",
     "evaluate.num_resamples=100",
     "world.train_fraction=0.06",

@@ -13,7 +13,7 @@ clone.min_target clone.steps clone.target_modules collect.batch_size collect.epi
 collect.label_fraction collect.max_new_tokens collect.temperature collect.turns
 critic.ensemble_size critic.folds critic.learning_rate critic.pessimism critic.steps
 critic.weight_decay evaluate.confidence evaluate.modes evaluate.num_resamples
-resources.cpus_critic resources.cpus_per_group resources.gpus_per_group resources.max_restarts
+resources.cpus_critic resources.cpus_per_group resources.max_restarts
 resources.timeout_s seed targets.borrow_peers targets.group_weights targets.kl_weight
 targets.penalty targets.penalty_weight targets.personalization_weight targets.players
 targets.tolerance targets.truth_weight targets.welfare targets.welfare_exponent
@@ -58,6 +58,8 @@ def test_a_configuration_survives_yaml(tmp_path):
         ("seed=x", "seed is 'x'"),
         ("seed", "expected section.key=value"),
         ("seed.a=1", "seed"),
+        ("targets.penalty_weight=.inf", "finite"),
+        ("evaluate.modes=[]", "evaluate.modes"),
         ("clone.steps=0", "clone.steps is 0"),
     ],
 )

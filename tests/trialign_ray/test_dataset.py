@@ -67,6 +67,12 @@ def test_the_hash_depends_on_content_alone(tmp_path):
         ({"r_pers": [-0.1, 0.0]}, "row 1: r_pers of 'a' is -0.1"),
         ({"question_id": ""}, "row 1: question_id is empty"),
         ({"group_ids": []}, "row 1: group_ids is empty"),
+        ({"group_ids": ["a", "c"]}, "row 1: group_ids .* differ from those of row 0"),
+        ({"group_ids": ["a", "../x"]}, "row 1: group name '../x' does not match"),
+        ({"kind": "banana"}, "row 1: kind is 'banana'"),
+        ({"turn": -1}, "row 1: turn is -1"),
+        ({"turn": 0}, "row 1: episode and turn stand in row 0 already"),
+        ({"action_text": ["x", None]}, "row 1: action_text of 'b' is null"),
         ({"group_ids": ["a", "a"]}, "row 1: group_ids .* names a group twice"),
         ({"action_text": ["x"]}, "row 1: action_text has 1 entries for 2 groups"),
         ({"split": "test"}, "row 1: split is test"),
@@ -75,7 +81,7 @@ def test_the_hash_depends_on_content_alone(tmp_path):
 )
 def test_a_bad_row_is_named_with_its_reason(tmp_path, changes, reason):
     path = tmp_path / "log.parquet"
-    write_dataset([row(), row(**changes)], path)
+    write_dataset([row(), row(**{"turn": 1, **changes})], path)
     with pytest.raises(DataError, match=reason):
         read_dataset(path)
 
@@ -112,6 +118,14 @@ def test_a_missing_column_is_named(log):
     table = pq.read_table(log)
     pq.write_table(table.drop_columns(["r_pers"]), log)
     with pytest.raises(DataError, match="column 'r_pers' is missing"):
+        read_dataset(log)
+
+
+def test_a_column_of_another_type_is_named(log):
+    table = pq.read_table(log)
+    turns = pa.array(["0", "1"])
+    pq.write_table(table.set_column(1, "turn", turns), log)
+    with pytest.raises(DataError, match="column 'turn' has type string; expected int32"):
         read_dataset(log)
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from envs.groups import load_pack
+from envs.prompts import opening_messages
+from envs.types import Message
 from trialign_ray.engines import Decoding
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.errors import DataError
@@ -22,7 +24,7 @@ from trialign_ray.language_model import (
 from trialign_ray.supervised import IGNORED, encode_dialogue, shuffled_batches
 from trialign_ray.tiny_lm import SHIPPED_BASE, shipped_world, world_texts
 
-CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+CHAT: list[Message] = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def test_weights_are_pages_of_the_file_and_keep_its_dtype():
@@ -58,7 +60,7 @@ def test_the_prompt_is_rendered_by_the_chat_template():
 
 def test_a_dialogue_teaches_the_last_answers_alone():
     tokenizer = load_tokenizer(SHIPPED_BASE)
-    history = {"role": "assistant", "content": "Paris."}
+    history: Message = {"role": "assistant", "content": "Paris."}
     row = encode_dialogue(tokenizer, [*CHAT, history, *CHAT, history], num_learned=1)
     learned = [i for i in row.labels if i != IGNORED]
     assert learned == answer_ids(tokenizer, "Paris.") and row.ids[-len(learned) :] == learned
@@ -79,7 +81,7 @@ def test_generation_is_greedy_at_temperature_zero_and_seeded_otherwise():
     engine = TransformersEngine(base.model, base.tokenizer)
     group = load_pack("truthworld").groups[0]
     prompts = [
-        chat_text(base.tokenizer, [{"role": "system", "content": group.profile}, *CHAT]),
+        chat_text(base.tokenizer, opening_messages(CHAT[0]["content"], "explicit", group)),
         chat_text(base.tokenizer, CHAT),
     ]
     greedy = engine.generate(prompts, Decoding(0.0, 24, 2))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.trialign_ray.runs import adapter_hashes, make_recipe, run_all, small_config
 from trialign_ray.actors.critic_learner import read_scores
-from trialign_ray.checks import check_adapters
+from trialign_ray.checks import check_adapters, check_log
 from trialign_ray.dataset import read_dataset
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.run_directory import existing_run, open_run
@@ -115,7 +115,7 @@ def test_training_goes_on_from_a_damaged_newest_checkpoint(finished, tmp_path):
     run_all(recipe)
     assert adapter_hashes(recipe.run_dir) == adapter_hashes(run)
     resumed = json.loads(recipe.run_dir.training_file.read_text())["resumed_at"]
-    assert resumed["amber"] == 6 and resumed["birch"] == 9
+    assert resumed["amber"] == 25 and resumed["birch"] == 30
 
 
 def test_reference_scores_of_another_log_are_refused(finished, tmp_path):
@@ -155,6 +155,82 @@ def test_adapter_weights_moved(finished):
     tensors = load_file(run.adapter_dir("amber") / "adapter_model.safetensors")
     assert max(float(t.abs().max()) for n, t in tensors.items() if "lora_B" in n) > 0
     assert all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_evaluation_scores_what_was_exported_and_nothing_else(finished, tmp_path):
+    run, evaluation = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(run.root, copy)
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "evaluation.json").unlink()
+    recipe = make_recipe(copy, small_config(), local=True, resume=True)
+    assert run_all(recipe) == evaluation
+    (copy / "evaluation.json").unlink()
+    weights = copy / "adapters" / "amber" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataError, match="the training exported"):
+        run_all(make_recipe(copy, small_config(), local=True, resume=True))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("collect.label_fraction=0", "collect.turns=1"),
+        ("collect.label_fraction=1", "evaluate.modes=[implicit]"),
+        ("collect.max_new_tokens=4",),  # most utterances are cut: questions without candidates
+        ("targets.players=groups", "targets.welfare=power_mean", "targets.borrow_peers=false"),
+    ],
+    ids=str,
+)
+def test_the_edges_of_the_settings_run(tmp_path, overrides):
+    config = small_config("clone.steps=1", *overrides)
+    assert run_all(make_recipe(tmp_path / "run", config, local=True))
+
+
+def test_own_questions_and_groups_run(tmp_path):
+    words = ["red", "green", "blue"]
+    rows = [
+        {
+            "id": f"q{i}",
+            "text": f"What is the sum of {i} and 0?",
+            "gold": [str(i)],
+            "verifier": "numeric",
+        }
+        for i in range(40)
+    ]
+    rows += [
+        {
+            "id": f"c{i}",
+            "text": "What is the color of snow?",
+            "gold": ["red"],
+            "choices": words,
+            "verifier": "closed_vocabulary",
+        }
+        for i in range(20)
+    ]
+    rows.append({"id": "t", "text": "What is the best color?", "kind": "subjective"})
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pack = tmp_path / "pack.yaml"
+    pack.write_text("groups:\n- {name: x, profile: Reader}\n- {name: y, profile: likes}\n")
+    config = small_config(
+        f"world.questions={path}",
+        f"world.groups={pack}",
+        "world.num_groups=null",
+        "clone.steps=1",
+        "world.train_fraction=0.4",
+        "world.validation_fraction=0.1",
+    )
+    assert run_all(make_recipe(tmp_path / "run", config, local=True))
+
+
+def test_a_log_of_other_groups_is_refused_before_training(finished, tmp_path):
+    run, _ = finished
+    other = small_config("world.num_groups=3")
+    with pytest.raises(DataError, match="is of groups"):
+        check_log(run, build_setting(other), None)
+    with pytest.raises(DataError, match="behaviour model"):
+        check_log(run, build_setting(small_config()), "0" * 64)
 
 
 @pytest.mark.parametrize("num_groups", [1, 12])

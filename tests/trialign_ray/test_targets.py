@@ -176,6 +176,22 @@ def test_a_small_kl_weight_does_not_underflow_into_nonsense():
     assert torch.isfinite(solution.policy_GXK).all()
 
 
+@pytest.mark.parametrize("welfare", [LogNash(), PowerMean(-1), PowerMean(-8)], ids=str)
+def test_a_player_of_unknown_returns_is_masked_and_not_counted_as_zero(welfare):
+    value, reference, answers, truth = random_problem(9)
+    both = torch.stack([value, torch.zeros_like(value)])
+    present = torch.tensor([[True] * 3, [False] * 3])
+    masked = solve(both, reference, answers, truth, welfare=welfare, player_present_JG=present)
+    alone = solve(value, reference, answers, truth, welfare=welfare)
+    assert torch.allclose(masked.policy_GXK, alone.policy_GXK, atol=1e-6)
+    assert masked.credit_G[1].tolist() == [0.0] * 3
+
+
+def test_a_power_mean_without_a_certificate_says_so():
+    with pytest.raises(ConvergenceError, match="log_nash"):
+        solve(VALUE * torch.tensor([[[1.0]], [[0.001]]]), welfare=PowerMean(-1), kl_weight=0.1)
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(ConfigError, match="kl_weight > 0"):
         solve(kl_weight=0.0)

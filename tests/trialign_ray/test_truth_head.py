@@ -9,6 +9,7 @@ from trialign_ray.candidates import (
     JointQuestion,
     borrow_peers,
     join_questions,
+    restate,
 )
 from trialign_ray.config import CriticConfig
 from trialign_ray.critic import candidate_tensors, objective_values, weighted_values
@@ -108,6 +109,25 @@ def test_second_thoughts_become_candidates_of_the_first_answer():
     assert {c.answer: c.count for c in a.candidates} == {"Rome": 1, "Paris": 1}
     assert a.switched_to == {"Paris": 1.0} and a.switched_from == {"Rome": 1.0}
     assert joined.views["b"].switched_to == {} and joined.true_answer == "Paris"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "answer", "restated"),
+    [
+        ("The symbol of Vanadium is V.", "V", "Fr", "The symbol of Vanadium is Fr."),
+        ("Hello. V is the symbol of Vanadium.", "V", "Fr", "Hello. Fr is the symbol of Vanadium."),
+        ("The capital of Monaco is Monaco.", "Monaco", "Paris", "The capital of Monaco is Paris."),
+        (
+            "Hey! Monaco is the capital of Monaco.",
+            "Monaco",
+            "A",
+            "Hey! A is the capital of Monaco.",
+        ),
+        ("No idea.", "Rome", "Paris", "Paris"),
+    ],
+)
+def test_an_answer_is_restated_as_a_whole_word_in_its_own_place(text, said, answer, restated):
+    assert restate(text, said, answer) == restated
 
 
 def test_borrowed_answers_are_restated_in_the_groups_own_words():

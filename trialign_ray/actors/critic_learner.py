@@ -128,7 +128,8 @@ class CriticLearner:
         view = question.views.get(group)
         if view is None or not view.candidates:
             return None
-        kept = [(c, q) for c, q in zip(view.candidates, policy_K, strict=False) if q >= minimum]
+        pairs = list(zip(view.candidates, policy_K, strict=False))
+        kept = [(c, q) for c, q in pairs if q >= minimum] or [max(pairs, key=lambda pair: pair[1])]
         total = sum(q for _, q in kept)
         return {
             "question_id": question.id,

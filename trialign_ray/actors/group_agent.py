@@ -4,6 +4,7 @@ A plain class: `actors/workers.py` makes it a Ray actor, or calls it directly wi
 constructor restores the newest complete checkpoint, because a restarted actor comes back empty.
 """
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -26,14 +27,17 @@ logger = logging.getLogger(__name__)
 class GroupAgentSpec:
     """All that a group's actor needs to come up, or to come back.
 
-    models: name -> folder of a base model; the adapter sits on "behaviour". rows_file and
-    checkpoint_dir belong to this group. identity: entries that its checkpoints must carry.
+    models: name -> folder of a base model; the adapter sits on "behaviour". rows_file,
+    checkpoint_dir and adapter_dir belong to this group; training_file says what was exported.
+    identity: entries that its checkpoints must carry.
     """
 
     group: str
     models: dict[str, str]
     rows_file: str
     checkpoint_dir: str
+    adapter_dir: str
+    training_file: str
     clone: CloneConfig
     seed: int
     identity: dict[str, str]
@@ -59,6 +63,7 @@ class GroupAgent:
         self._spec = spec
         self._behaviour = load_language_model(Path(spec.models["behaviour"]))
         self._engines: dict[str, Any] = {}
+        self._exported_loaded = False
         self._trainer: Any = None
         self._resumed_at = 0
         if Path(spec.rows_file).is_file():
@@ -68,7 +73,7 @@ class GroupAgent:
         return f"GroupAgent(group={self._spec.group})"
 
     def generate(self, model: str, prompts: Sequence[str], decoding: Decoding) -> list[Generation]:
-        """Utterances of "behaviour", "aligned" (this group's adapter) or another base model."""
+        """Utterances of "behaviour", "aligned" (the exported adapter) or another base model."""
         return self._with_engine(model, lambda engine: engine.generate(prompts, decoding))
 
     def score(
@@ -82,6 +87,8 @@ class GroupAgent:
         if self._trainer is None:
             self._start_training()
         trainer: Any = self._trainer
+        if self._exported_loaded:
+            raise DataError(f"group {self._spec.group} already serves its exported adapter")
         spec = self._spec
         while trainer.step < until_step:
             trainer.step_once()
@@ -135,12 +142,36 @@ class GroupAgent:
             self._engines["aligned"] = TransformersEngine(self._peft, self._behaviour.tokenizer)
         return self._peft
 
+    def _load_exported(self) -> None:
+        """What is evaluated is what was exported, whatever this process trained or restored."""
+        from safetensors.torch import load_file
+
+        from trialign_ray.adapters import set_adapter_tensors
+
+        if self._exported_loaded:
+            return
+        file = Path(self._spec.adapter_dir) / "adapter_model.safetensors"
+        try:
+            training = json.loads(Path(self._spec.training_file).read_text(encoding="utf-8"))
+            found, expected = file_sha256(file), training["adapter_sha256"][self._spec.group]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"group {self._spec.group} has no exported adapter ({error}); finish the training "
+                "with `trialign train --resume`"
+            ) from error
+        if found != expected:
+            raise DataError(
+                f"{file} has sha256 {found[:12]}, the training exported {expected[:12]}"
+            )
+        set_adapter_tensors(self._adapted(), load_file(file))
+        self._exported_loaded = True
+
     def _with_engine(self, name: str, call: Any) -> Any:
         from trialign_ray.engines.transformers import TransformersEngine
         from trialign_ray.language_model import load_language_model
 
         if name == "aligned":
-            self._adapted()
+            self._load_exported()
         elif name not in self._engines:
             base = self._behaviour
             if name != "behaviour":

@@ -11,8 +11,6 @@ RESERVATION_TIMEOUT_S = 60.0
 def bundles(num_groups: int, resources: ResourcesConfig) -> list[dict[str, float]]:
     """One bundle per group's actor, and one for the critic-learner."""
     group = {"CPU": resources.cpus_per_group}
-    if resources.gpus_per_group:
-        group["GPU"] = resources.gpus_per_group
     return [*(dict(group) for _ in range(num_groups)), {"CPU": resources.cpus_critic}]
 
 
@@ -34,8 +32,7 @@ def require_resources(
             raise ConfigError(
                 f"{num_groups} group actors and the critic-learner need {needed:g} {name}, there "
                 f"are {available.get(name, 0.0):g}; lower resources.cpus_per_group "
-                f"(now {resources.cpus_per_group:g}), resources.gpus_per_group (now "
-                f"{resources.gpus_per_group:g}) or world.num_groups, or use a larger cluster"
+                f"(now {resources.cpus_per_group:g}) or world.num_groups, or use a larger cluster"
             )
 
 

@@ -3,7 +3,12 @@
 from torch import Tensor
 
 from trialign_ray.config import TargetsConfig
-from trialign_ray.critic import CandidateTensors, objective_values, weighted_values
+from trialign_ray.critic import (
+    CandidateTensors,
+    known_objectives,
+    objective_values,
+    weighted_values,
+)
 from trialign_ray.ops.inconsistency import penalty_by_name
 from trialign_ray.ops.welfare import welfare_by_name
 from trialign_ray.targets import CentralSolution, solve_central
@@ -11,8 +16,9 @@ from trialign_ray.targets import CentralSolution, solve_central
 
 def solve(tensors: CandidateTensors, config: TargetsConfig, weights_G: Tensor) -> CentralSolution:
     """Target distributions of the central problem over `config.players`."""
+    known = None
     if config.players == "group_objectives":
-        value = objective_values(tensors)
+        value, known = objective_values(tensors), known_objectives(tensors)
     else:
         value = weighted_values(tensors, config.truth_weight, config.personalization_weight)
     options = {"p": config.welfare_exponent} if config.welfare == "power_mean" else {}
@@ -27,5 +33,6 @@ def solve(tensors: CandidateTensors, config: TargetsConfig, weights_G: Tensor) -
         kl_weight=config.kl_weight,
         weights_G=weights_G,
         candidate_mask_GXK=tensors.mask_GXK,
+        player_present_JG=known,
         tol=config.tolerance,
     )

@@ -21,7 +21,10 @@ EPSILON = 1e-2
 
 
 class Welfare(Protocol):
-    """A concave, monotone function of the players' returns."""
+    """A monotone function of the players' returns, concave where all are >= `concave_from`."""
+
+    @property
+    def concave_from(self) -> float: ...
 
     def value(
         self, u_G: Tensor, weights_G: Tensor | None = None, present_G: Tensor | None = None
@@ -80,6 +83,10 @@ class LogNash:
 
     epsilon: float = EPSILON
 
+    @property
+    def concave_from(self) -> float:
+        return -math.inf
+
     def value(
         self, u_G: Tensor, weights_G: Tensor | None = None, present_G: Tensor | None = None
     ) -> Tensor:
@@ -98,11 +105,16 @@ class PowerMean:
     """W = M_p(u) = (sum_g w_g u_g^p)^(1/p): p = 1 utilitarian, 0 Nash, -inf the worst group.
 
     Computed in logs of u (continued below epsilon as in `extended_log`); near p = 0 by the series
-    log M_p = E[log u] + p/2 Var[log u]. Concave for p <= 1; a p > 1 rewards inequality.
+    log M_p = E[log u] + p/2 Var[log u]. For p <= 1 concave where every u >= epsilon; below it the
+    continuation is monotone only. A p > 1 rewards inequality.
     """
 
     p: float = 0.0
     epsilon: float = EPSILON
+
+    @property
+    def concave_from(self) -> float:
+        return -math.inf if self.p == 1 else self.epsilon
 
     def value(
         self, u_G: Tensor, weights_G: Tensor | None = None, present_G: Tensor | None = None
