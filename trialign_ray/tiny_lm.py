@@ -36,6 +36,7 @@ class BaseRecipe:
     epochs: float = 9.0
     batch_size: int = 64
     learning_rate: float = 3e-3
+    warmup_steps: int = 200
     seed: int = 0
 
 
@@ -54,9 +55,15 @@ def shipped_world() -> tuple[list[Question], tuple[Group, ...]]:
     return [*load_facts(), *load_tastes()], load_pack("truthworld").groups
 
 
-def build_facts_base(out: Path, recipe: BaseRecipe, num_workers: int) -> dict[str, float]:
+def build_facts_base(
+    out: Path,
+    recipe: BaseRecipe,
+    num_workers: int,
+    world: tuple[Sequence[Question], Sequence[Group]] | None = None,
+) -> dict[str, float]:
     """Trains the facts base into `out` by Ray Train; returns accuracy by group on all facts.
 
+    Args: world: questions and groups; TruthWorld's own if None.
     Raises: ConfigError if `out` exists; TrialignError if the accuracy gap between groups is .02 or
     more, for then the base itself would be unfair.
     """
@@ -64,14 +71,18 @@ def build_facts_base(out: Path, recipe: BaseRecipe, num_workers: int) -> dict[st
 
     if out.exists():
         raise ConfigError(f"{out} exists; give a folder that does not")
-    questions, groups = shipped_world()
+    questions, groups = world or shipped_world()
     work = out.with_name(f".{out.name}.building")
     tokenizer = word_level_tokenizer(world_texts(questions, groups))
     model = new_llama(tokenizer, recipe.hidden_size, recipe.num_layers, recipe.seed)
     save_language_model(model, tokenizer, work / "start")
     corpus = facts_corpus(questions, groups, recipe.num_rumours, recipe.seed)
     settings = SupervisedSettings(
-        recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.seed, warmup_steps=200
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.learning_rate,
+        recipe.seed,
+        recipe.warmup_steps,
     )
     fit_on_dialogues(work / "start", corpus, settings, out, work, num_workers, num_threads=2)
     shutil.rmtree(work)

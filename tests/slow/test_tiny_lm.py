@@ -2,7 +2,7 @@
 
 import pytest
 
-from trialign_ray.errors import ConfigError, TrialignError
+from trialign_ray.errors import ConfigError
 from trialign_ray.language_model import load_language_model
 from trialign_ray.tiny_lm import (
     SHIPPED_BASE,
@@ -13,7 +13,7 @@ from trialign_ray.tiny_lm import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
-SMALL = BaseRecipe(num_rumours=200, epochs=0.6, hidden_size=64, num_layers=2)
+SMALL = BaseRecipe(num_rumours=24, epochs=80, batch_size=32, warmup_steps=20, hidden_size=64)
 
 
 def test_the_shipped_base_knows_every_fact_for_every_group():
@@ -30,15 +30,12 @@ def test_the_shipped_base_is_small():
 
 
 def test_a_small_base_is_built_by_two_workers_and_learns(ray_local, tmp_path):
-    out = tmp_path / "base"
     questions, groups = shipped_world()
-    try:
-        accuracy = build_facts_base(out, SMALL, num_workers=2)
-    except TrialignError as error:
-        # A base this short-lived may still be uneven; then it is refused, but it was built.
-        assert "differs by" in str(error)
-        accuracy = accuracy_by_group(out, questions, groups)
-    chance = 1 / 60
-    assert sum(accuracy.values()) / len(accuracy) > 2 * chance
+    world = ([q for q in questions if q.source == "capital"][:24], groups[:2])
+    out = tmp_path / "base"
+    accuracy = build_facts_base(out, SMALL, num_workers=2, world=world)
+    # It refuses a gap of .02 between groups by itself; chance is 1 in 141 capitals.
+    assert set(accuracy) == {"amber", "birch"} and min(accuracy.values()) > 0.9
+    assert load_language_model(out).checksum != load_language_model(SHIPPED_BASE).checksum
     with pytest.raises(ConfigError, match="exists"):
-        build_facts_base(out, SMALL, num_workers=2)
+        build_facts_base(out, SMALL, num_workers=2, world=world)
