@@ -14,6 +14,10 @@ from pathlib import Path
 CONDITIONS = {
     "s": ("knobs A and S, 30 % verified (the quickstart)", ()),
     "l": ("knobs A and S, 10 % verified", ("collect.label_fraction=0.1",)),
+    "f": (
+        "knobs A, S and F (false consensus on a quarter of the facts), 30 % verified",
+        ("world.corruption.false_consensus=0.25",),
+    ),
     "c": (
         "clean control: no corruption",
         ("world.corruption.systematic_myth=0", "world.corruption.sycophancy=0"),
@@ -26,7 +30,9 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
-    runs = parser.parse_args().runs
+    parser.add_argument("--existing", action="store_true", help="run nothing, read what is there")
+    arguments = parser.parse_args()
+    runs = arguments.runs
     manifest, questions = {}, 0
     sections = []
     for key, (title, overrides) in CONDITIONS.items():
@@ -34,9 +40,13 @@ def main() -> None:
         for seed in SEEDS:
             folder = runs / f"{key}{seed}"
             if not (folder / "evaluation.json").is_file():
+                if arguments.existing:
+                    continue
                 run_quickstart(folder, seed, overrides)
             evaluations.append(json.loads((folder / "evaluation.json").read_text()))
             manifest = json.loads((folder / "manifest.json").read_text())
+        if not evaluations:
+            continue
         questions = len(evaluations[0]["models"]["aligned"]["per_question"]["question_ids"])
         sections.append(section(title, overrides, evaluations))
     print(HEADER.format(commit=(manifest["git_commit"] or "unknown")[:12], questions=questions))
