@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from trialign_ray import __version__
-from trialign_ray.errors import ConvergenceError, TrialignError, WorkerError
+from trialign_ray.errors import ConvergenceError, Interrupted, TrialignError, WorkerError
 
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -30,7 +30,10 @@ app.add_typer(world_app, name="world")
 
 ConfigPath = Annotated[Path | None, typer.Argument(help="YAML file; the defaults if left out.")]
 RunPath = Annotated[Path, typer.Argument(help="Run directory, e.g. runs/quickstart.")]
-RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where results go.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option("--run-dir", help="Where results go; runs/<name of the YAML> if left out."),
+]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: section.key=value. Repeatable.")
 ]
@@ -165,10 +168,13 @@ def data_check(file: Annotated[Path, typer.Argument(help="Parquet log.")]) -> No
 
 @config_app.command("show")
 def config_show(config: ConfigPath = None, sets: Sets = None, seed: Seed = None) -> None:
-    """Print the resolved configuration as YAML."""
+    """Print the resolved configuration as YAML; a file to start from."""
+    from trialign_ray.checks import check_names
     from trialign_ray.config import to_yaml
 
-    print(to_yaml(_config(config, sets, seed)), end="")
+    resolved = _config(config, sets, seed)
+    check_names(resolved)
+    print(to_yaml(resolved), end="")
 
 
 @config_app.command("schema")
@@ -220,12 +226,13 @@ def _run(
     checks.check_models(config)
     checks.check_vocabulary(config, setting)
     if dry_run:
-        available = {"CPU": float(os.cpu_count() or 1)}
-        print(to_yaml(config))
-        for name, value in checks.plan(config, setting).items():
-            print(f"{name}: {value:g}")
         if not os.environ.get("RAY_ADDRESS"):
-            checks.check_resources(config, len(setting.groups), available)
+            here = {"CPU": float(os.cpu_count() or 1)}
+            checks.check_resources(config, len(setting.groups), here)
+        print(f"# run directory: {run_dir}" + (" (exists)" if run_dir.exists() else ""))
+        for name, value in checks.plan(config, setting).items():
+            print(f"# {name}: {value:g}")
+        print(to_yaml(config))
         return
     if not os.environ.get("RAY_ADDRESS"):
         local = {"CPU": float(os.cpu_count() or 1)}
@@ -239,11 +246,16 @@ def _execute(config: Any, setting: Any, run_dir: Any, dashboard: bool, until: st
     from trialign_ray import checks
     from trialign_ray.run import run, start_ray
 
-    with _progress(run_dir) as progress:
-        with progress.stage("ray"):
-            available = start_ray(dashboard)
-        checks.check_resources(config, len(setting.groups), available)
-        run(config, setting, run_dir, progress, until)
+    try:
+        with _progress(run_dir) as progress:
+            with progress.stage("ray"):
+                available = start_ray(dashboard)
+            checks.check_resources(config, len(setting.groups), available)
+            run(config, setting, run_dir, progress, until)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted; go on with the same command and --resume --run-dir {run_dir.root}"
+        ) from error
     if until == "report":
         _show_result(run_dir)
     else:
@@ -308,6 +320,9 @@ def main() -> None:
     try:
         app()
     except TrialignError as error:
+        if isinstance(error, Interrupted):
+            print(error, file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
         print(f"error: {error}", file=sys.stderr)
         failed = isinstance(error, WorkerError | ConvergenceError)
         sys.exit(EXIT_FAILED if failed else EXIT_BAD_INPUT)

@@ -227,8 +227,9 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> Config
 def parse_config(tree: dict[str, Any], origin: str) -> Config:
     """The validated configuration. Raises: ConfigError."""
     _refuse_renamed(tree, ())
+    given = {k: v for k, v in tree.items() if v is not None}  # an empty section is its defaults
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(given)
     except ValidationError as error:
         lines = [_explain(e) for e in error.errors()]
         raise ConfigError(f"{origin}: " + "; ".join(lines)) from error

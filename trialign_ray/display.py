@@ -1,11 +1,14 @@
 """What a person sees: bars on a TTY, plain lines in a job's log, the final tables."""
 
+import time
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from trialign_ray.summary import Summary
 
+LINE_EVERY_S = 10.0
 STAGE_TITLES = {
     "ray": "start Ray",
     "behaviour": "fit the personalized behaviour model",
@@ -52,16 +55,22 @@ class RichDisplay:
 
 
 class LineDisplay:
-    """One plain line per stage, for logs."""
+    """Plain lines, for logs: at each stage's start and end, and now and then between."""
 
     def __init__(self, console: Console):
         self._console = console
+        self._totals: dict[str, int] = {}
+        self._spoke_at = 0.0
 
     def start(self, stage: str, total: int) -> None:
+        self._totals[stage], self._spoke_at = total, time.monotonic()
         self._console.print(f"{STAGE_TITLES.get(stage, stage)} ...", highlight=False)
 
     def advance(self, stage: str, completed: int, note: str = "") -> None:
-        pass
+        if time.monotonic() - self._spoke_at >= LINE_EVERY_S:
+            self._spoke_at = time.monotonic()
+            line = f"  {stage}: {completed} of {self._totals[stage]}, {note}"
+            self._console.print(line, highlight=False)
 
     def finish(self, stage: str, note: str) -> None:
         self._console.print(f"  {stage}: {note}", highlight=False)

@@ -6,10 +6,15 @@ __all__ = [
     "ConfigError",
     "ConvergenceError",
     "DataError",
+    "Interrupted",
     "ShapeError",
     "TrialignError",
     "WorkerError",
 ]
+
+
+class Interrupted(TrialignError):
+    """The user stopped a run; the message says how to go on."""
 
 
 class ShapeError(TrialignError):

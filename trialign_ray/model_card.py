@@ -45,6 +45,6 @@ equal to those that every other group of the run is told. Trained by TriAlign
 - Base weights (sha256 over safetensors files): `{provenance["base_checksum"]}`. The adapter fits no
   other base.
 - Load: `PeftModel.from_pretrained(base, folder)`.
-- Limits: {evaluation["num_questions"]} held-out questions of one source; a tiny embedded language
-  model shows the mechanism and is no evidence about real social groups or large models.
+- Limits: {evaluation["num_truth_questions"]} held-out questions of one source; a tiny embedded
+  language model shows the mechanism and is no evidence about real social groups or large models.
 """

@@ -119,11 +119,13 @@ class Recipe:
                 work,
                 config.num_workers,
                 config.num_threads,
-                lambda step, steps, loss: self.progress.display.advance(
-                    "behaviour", 100 * step // steps, f"loss {loss:.3f}"
-                ),
+                self._show_fitting,
             )
         shutil.rmtree(work, ignore_errors=True)
+
+    def _show_fitting(self, step: int, steps: int, loss: float) -> None:
+        self.progress.metrics({"behaviour/loss_nats": loss}, step)
+        self.progress.display.advance("behaviour", 100 * step // steps, f"loss {loss:.3f}")
 
     def collect(self) -> None:
         """Stages 1 and 2: the log."""
@@ -278,6 +280,7 @@ class Recipe:
                 self.progress.display.advance("evaluate", i + 1, name)
             evaluation = {
                 "num_questions": len(protocol.questions),
+                "num_truth_questions": sum(q.has_truth for q in protocol.questions),
                 "split": "test",
                 "seed": self.config.seed,
                 "algorithm": self.config.algorithm,

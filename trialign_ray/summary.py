@@ -7,6 +7,8 @@ from typing import Any
 from trialign_ray.progress import read_metrics
 from trialign_ray.run_directory import RunDirectory
 
+LEARNED_STYLE = 0.5
+"""Adherence below which a group's style counts as never learned."""
 ADHERENCE_MARGIN = 0.02
 """Non-inferiority margin of style adherence, in share of answers."""
 
@@ -24,8 +26,12 @@ class GroupLine:
     style_after: float
 
     @property
-    def style_kept(self) -> bool:
-        return self.style_after >= self.style_before - ADHERENCE_MARGIN
+    def style_kept(self) -> str:
+        """ "yes" or "no"; "had none" where the personalized model had not learned the style."""
+        if self.style_before < LEARNED_STYLE:
+            return "had none"
+        kept = self.style_after >= self.style_before - ADHERENCE_MARGIN
+        return "yes" if kept else "no"
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,13 @@ def _number(value: float | None) -> float:
 
 
 def _seconds(run: RunDirectory) -> dict[str, float]:
+    """Wall time of each stage, the last time that it ran."""
     seconds: dict[str, float] = {}
     for record in read_metrics(run.root):
         for name, value in record.items():
             if name.endswith("/wall_s"):
                 stage = name.removesuffix("/wall_s")
-                seconds[stage] = seconds.get(stage, 0.0) + value
+                seconds[stage] = value
     return seconds
 
 

@@ -83,6 +83,12 @@ def test_files_that_are_no_configuration_are_refused(tmp_path):
         load_config(path)
 
 
+def test_an_empty_section_means_its_defaults(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 2\ncollect:\n")
+    assert load_config(path) == load_config(None, ["seed=2"])
+
+
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 1

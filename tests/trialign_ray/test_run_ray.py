@@ -146,6 +146,26 @@ def test_a_killed_driver_resumes_to_the_same_adapters(tmp_path, without_ray):
     assert adapter_hashes(run) == without_ray[0]
 
 
+@pytest.mark.slow
+def test_an_interrupt_after_ray_train_ends_the_run_and_says_how_to_go_on(tmp_path):
+    """Ray Train replaces the interrupt handler; the run after it must still be stoppable."""
+    run = RunDirectory(tmp_path / "interrupted")
+    overrides = [o for o in SMALL if not o.startswith(("behaviour.model", "clone.steps"))]
+    overrides += ["behaviour.epochs=0.05", "clone.steps=5000"]
+    command = [sys.executable, "-m", "trialign_ray", "train", "--run-dir", str(run.root)]
+    command += [part for override in overrides for part in ("--set", override)]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not list(run.root.glob("checkpoints/*/step-*/manifest.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert f"--resume --run-dir {run.root}" in error
+
+
 def test_more_than_the_cluster_has_is_refused_with_both_numbers():
     resources = ResourcesConfig(cpus_per_group=1.0)
     assert total(4, resources) == {"CPU": 4.25}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def run_supervised(
         ),
     )
     try:
-        with _following(Path(job.progress_file), on_step):
+        with _own_interrupts(), _following(Path(job.progress_file), on_step):
             trainer.fit()
     except Exception as error:
         raise WorkerError(f"fitting {job.out_dir} failed: {error}") from error
@@ -107,6 +108,25 @@ def _progress_writer(path: str) -> Callable[[int, int, float], None]:
                 file.write(json.dumps({"step": step + 1, "steps": steps, "loss": loss}) + "\n")
 
     return write
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Puts the interrupt handler back that Ray Train replaces and never restores.
+
+    Without this, Ctrl-C would be swallowed for the rest of the process. An interrupt during the
+    body arrives as KeyboardInterrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
