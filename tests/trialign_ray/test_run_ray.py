@@ -155,13 +155,23 @@ def test_an_interrupt_after_ray_train_ends_the_run_and_says_how_to_go_on(tmp_pat
     command = [sys.executable, "-m", "trialign_ray", "train", "--run-dir", str(run.root)]
     command += [part for override in overrides for part in ("--set", override)]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job is started with interrupts ignored; the run must not inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 200
     while not list(run.root.glob("checkpoints/*/step-*/manifest.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=90)
+    try:
+        _, error = process.communicate(timeout=90)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert f"--resume --run-dir {run.root}" in error
 
