@@ -33,7 +33,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 _WORD = re.compile(r"\w+|[^\w\s]+")
-WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)

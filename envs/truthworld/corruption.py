@@ -31,9 +31,6 @@ class Corruption(BaseModel):
     style_noise: float = Field(default=0.05, ge=0, le=1)
     """Probability that a logged answer is in another group's style. 0: styles are always right."""
 
-    def clean(self) -> bool:
-        return not (self.systematic_myth or self.noise or self.false_consensus or self.sycophancy)
-
 
 @dataclass(frozen=True)
 class Beliefs:

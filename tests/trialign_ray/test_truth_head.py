@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_estimate():
     assert torch.equal(first.mean_XZ, second.mean_XZ)
 
 
-def row(episode, turn, answers, heard=((), ())):
+def row(episode, turn, answers):
     return {
         "episode_id": episode,
         "turn": turn,
