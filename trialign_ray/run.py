@@ -161,9 +161,9 @@ class Recipe:
     def score(self) -> None:
         """Stage 3a: reference log-probabilities and preference scores of candidates and of peers'
         answers restated, once; no reference model runs after this."""
-        from trialign_ray.actors.critic_learner import write_scores
         from trialign_ray.candidates import join_questions, texts_to_score
         from trialign_ray.dataset import content_hash, read_dataset
+        from trialign_ray.reference_scores import write_scores
 
         if self.run_dir.scores_file.is_file():
             return

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trialign_ray.runs import adapter_hashes, make_recipe, run_all, small_config
-from trialign_ray.actors.critic_learner import read_scores
 from trialign_ray.checks import check_adapters, check_log
 from trialign_ray.dataset import read_dataset
 from trialign_ray.errors import ConfigError, DataError
+from trialign_ray.reference_scores import read_scores
 from trialign_ray.run_directory import existing_run, open_run
 from trialign_ray.setting import build_setting
 

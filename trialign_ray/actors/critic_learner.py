@@ -15,6 +15,7 @@ from trialign_ray.checkpoint import write_json
 from trialign_ray.config import Config
 from trialign_ray.dataset import read_dataset
 from trialign_ray.errors import DataError
+from trialign_ray.reference_scores import read_scores
 from trialign_ray.seeds import derive_seed
 
 
@@ -139,46 +140,6 @@ class CriticLearner:
             "target": [q / total for _, q in kept],
             "reference_logprob": [self._reference(question.id, group, c.text) for c, _ in kept],
         }
-
-
-def write_scores(scores: list[dict[str, Any]], path: Path, dataset_hash: str) -> None:
-    """Stores reference log-probabilities with the hash of the log they belong to."""
-    table = pa.Table.from_pylist(scores).replace_schema_metadata(
-        {b"trialign.dataset_sha256": dataset_hash.encode()}
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
-
-
-@dataclass(frozen=True)
-class TextScore:
-    """Reference log-probability and preference score of a text for a group."""
-
-    logprob: float
-    personalization: float | None
-
-
-def read_scores(path: Path, dataset_file: Path) -> dict[tuple[str, str, str], TextScore]:
-    """Scores by (question, group, text).
-
-    Raises: DataError if they were computed for another log.
-    """
-    from trialign_ray.dataset import HASH_KEY
-
-    table = pq.read_table(path)
-    found = (table.schema.metadata or {}).get(b"trialign.dataset_sha256", b"")
-    expected = pq.read_schema(dataset_file).metadata[HASH_KEY]
-    if found != expected:
-        raise DataError(
-            f"reference scores {path} belong to a log with hash {found.decode()[:12]}, but "
-            f"{dataset_file} has {expected.decode()[:12]}; delete the scores and run again"
-        )
-    return {
-        (r["question_id"], r["group"], r["text"]): TextScore(r["logprob"], r["personalization"])
-        for r in table.to_pylist()
-    }
 
 
 def _by_objective(
