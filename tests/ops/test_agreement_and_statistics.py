@@ -33,6 +33,13 @@ def test_truth_given_known_is_undefined_where_nobody_is_right():
     assert math.isnan(agreement(~CORRECT[:, :1], ANSWERS[:, :1])["truth_given_known"])
 
 
+def test_all_wrong_alike_agrees_fully_and_is_never_right():
+    # Consistency is perfect, accuracy 0: the share that counts agreement with truth stays 0.
+    measured = agreement(np.zeros((3, 5), dtype=bool), np.full((3, 5), 7))
+    assert measured["all_agree"] == measured["agree_and_wrong"] == 1.0
+    assert measured["all_correct"] == 0.0
+
+
 def test_identical_answers_have_full_agreement_by_definition():
     same = np.zeros((3, 5), dtype=int)
     assert fleiss_kappa(same) == krippendorff_alpha(same) == 1.0
