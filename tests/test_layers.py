@@ -46,8 +46,8 @@ def test_envs_knows_neither_torch_nor_the_learner():
     assert importers("envs", ("torch", "transformers", "trialign_ray", "tuning")) == set()
 
 
-def test_only_the_world_itself_imports_ray_in_envs():
-    assert importers("envs", ("ray",)) == {"envs/world.py"}
+def test_only_the_worlds_themselves_import_ray_in_envs():
+    assert importers("envs", ("ray",)) == {"envs/choice_world.py", "envs/world.py"}
 
 
 def test_the_learner_does_not_know_the_search():
