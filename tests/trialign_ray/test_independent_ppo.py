@@ -19,10 +19,8 @@ from envs.choice_world import ChoiceProblem
 from trialign_ray.actors.independent_ppo import (
     PPOSettings,
     choice_problem,
-    logged_features,
     train_independent_ppo,
 )
-from trialign_ray.candidates import Candidate, GroupView, JointQuestion
 from trialign_ray.critic import CandidateTensors
 from trialign_ray.errors import ConfigError, ShapeError, WorkerError
 
@@ -201,11 +199,11 @@ def tensors() -> CandidateTensors:
 
 def test_a_candidates_features_are_share_and_scores_each_with_a_flag_of_being_known():
     reward = torch.tensor([[[1.5, 0.0], [0.2, NAN]]])
-    problem = choice_problem(tensors(), reward, more_features_GXKF=torch.full((1, 2, 2, 1), 7.0))
-    # share, personalization, known, truth, known, and the one that was handed over
-    np.testing.assert_allclose(problem.features_GXKF[0, 0, 0], [0.75, 0.5, 1, 1, 1, 7])
-    np.testing.assert_allclose(problem.features_GXKF[0, 0, 1], [0.25, 0, 0, 0, 1, 7])
-    np.testing.assert_allclose(problem.features_GXKF[0, 1, 0], [1, 0.2, 1, 0, 0, 7])
+    problem = choice_problem(tensors(), reward)
+    # share, personalization, known, truth, known
+    np.testing.assert_allclose(problem.features_GXKF[0, 0, 0], [0.75, 0.5, 1, 1, 1])
+    np.testing.assert_allclose(problem.features_GXKF[0, 0, 1], [0.25, 0, 0, 0, 1])
+    np.testing.assert_allclose(problem.features_GXKF[0, 1, 0], [1, 0.2, 1, 0, 0])
     np.testing.assert_allclose(problem.payoff_GXK[0], [[1.5, 0], [0.2, 0]])
     assert problem.groups == ("0",)
     assert choice_problem(tensors(), reward, ["amber"]).groups == ("amber",)
@@ -214,34 +212,3 @@ def test_a_candidates_features_are_share_and_scores_each_with_a_flag_of_being_kn
 def test_a_reward_of_another_shape_is_refused():
     with pytest.raises(ShapeError, match=r"expected that of the candidates, \(1, 2, 2\)"):
         choice_problem(tensors(), torch.zeros(1, 2, 3))
-
-
-def view(first: dict[str, float], later: dict[str, float]) -> GroupView:
-    candidates = (
-        Candidate("It is Rome.", "Rome", 1.0, 0.5, 3),
-        Candidate("Oslo", "Oslo", None, 0.5, 1),
-    )
-    return GroupView("?", candidates, first, later, {}, {})
-
-
-def logged(birch: GroupView) -> torch.Tensor:
-    amber = view({"Rome": 0.25, "Oslo": 0.75}, {"Rome": 1.0})
-    question = JointQuestion("q", "truth", True, ("Oslo", "Rome"), {"amber": amber, "birch": birch})
-    scores = {"It is Rome.": -1.0, "Oslo": -1.0 - math.log(3)}
-    return logged_features(
-        [question], ["amber", "birch", "cedar"], 3, lambda _, __, text: scores[text]
-    )
-
-
-def test_logged_features_are_shares_before_and_after_peers_and_the_references_probability():
-    features = logged(view({}, {}))
-    # exp(-1) : exp(-1 - log 3) = 3 : 1, hence 3/4 and 1/4. Place 2 is padding, cedar is absent.
-    expected = [[0.25, 1.0, 0.75], [0.75, 0.0, 0.25], [0, 0, 0]]
-    torch.testing.assert_close(features[0, 0], torch.tensor(expected))
-    assert (features[2] == 0).all()
-
-
-def test_logged_features_of_a_group_do_not_move_with_its_peers():
-    silent, loud = view({}, {}), view({"Oslo": 1.0}, {"Oslo": 1.0})
-    assert torch.equal(logged(silent)[0], logged(loud)[0])
-    assert not torch.equal(logged(silent)[1], logged(loud)[1])

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.choice_world import CandidateChoiceWorld, ChoiceProblem
-from trialign_ray.candidates import JointQuestion
 from trialign_ray.critic import CandidateTensors
 from trialign_ray.errors import ConfigError, ShapeError, WorkerError
 
@@ -54,18 +53,16 @@ def choice_problem(
     tensors: CandidateTensors,
     reward_GXK: Tensor,
     groups: Sequence[str] = (),
-    more_features_GXKF: Tensor | None = None,
 ) -> ChoiceProblem:
     """The problem in which each group sees its own candidates and is paid `reward_GXK`.
 
     Features of a candidate: its share mu of the log, personalization and whether that is known,
-    truth and whether that is known, then `more_features_GXKF`. All are the group's own, if the
-    truth of `tensors` is the verified one alone: a central estimate would bring the peers in.
+    truth and whether that is known. All are the group's own, if the truth of `tensors` is the
+    verified one alone: a central estimate would bring the peers in.
 
     Args:
         reward_GXK: any scale; NaN where not known, which pays 0.
         groups: names, ("0", "1", ...) if empty.
-        more_features_GXKF: such as `logged_features`; finite.
     Raises: ShapeError, DataError.
     """
     mask_GXK = tensors.mask_GXK
@@ -78,44 +75,12 @@ def choice_problem(
     for value_GXK in (tensors.personalization_GXK, tensors.truth_GXK):
         columns += [torch.nan_to_num(value_GXK), (~value_GXK.isnan()).float()]
     features = torch.stack(columns, -1)
-    if more_features_GXKF is not None:
-        features = torch.cat([features, more_features_GXKF], -1)
     return ChoiceProblem(
         groups=tuple(groups) or tuple(map(str, range(len(mask_GXK)))),
         features_GXKF=features.float().numpy(),
         reward_GXK=reward_GXK.float().numpy(),
         mask_GXK=mask_GXK.numpy(),
     )
-
-
-def logged_features(
-    questions: Sequence[JointQuestion],
-    groups: Sequence[str],
-    width: int,
-    reference: Callable[[str, str, str], float],
-) -> Tensor:
-    """How a group came to each of its candidates, shape (G, X, width, 3), 0 where padded.
-
-    Share of its answer at turn 0, share at later turns, and the reference model's probability of
-    the utterance among the group's candidates. What peers said is not counted.
-
-    Args: reference: (question id, group, text) -> log-probability, nats.
-    """
-    features = torch.zeros(len(groups), len(questions), width, 3)
-    for x, question in enumerate(questions):
-        for g, group in enumerate(groups):
-            view = question.views.get(group)
-            if view is None or not view.candidates:
-                continue
-            scores = [reference(question.id, group, c.text) for c in view.candidates]
-            probability = torch.tensor(scores, dtype=torch.float64).softmax(-1).tolist()
-            features[g, x, : len(scores)] = torch.tensor(
-                [
-                    [view.first.get(c.answer, 0.0), view.later.get(c.answer, 0.0), p]
-                    for c, p in zip(view.candidates, probability, strict=True)
-                ]
-            )
-    return features
 
 
 def train_independent_ppo(
