@@ -6,20 +6,40 @@
 Source: our formulation (the README says what TriAlign's paper leaves open). W concave, D convex and
 KL convex: one global optimum, found on the log before anything is trained.
 
-Shapes: J objectives, G groups, X questions, K candidates, Y canonical answers of a question.
+Shapes: J objectives, G groups, P players, X questions, K candidates.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
+from typing import Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
+from trialign_ray.central.price import least_price
+from trialign_ray.central.problem import Problem, checked_problem
+from trialign_ray.central.rank_linear import rank_linear, solve_rank_linear
+from trialign_ray.central.smooth import Optimum, Prices, Start, solve_smooth
 from trialign_ray.errors import ConfigError, ConvergenceError, DataError, ShapeError
 from trialign_ray.ops.inconsistency import Penalty
-from trialign_ray.ops.mirror import MIN_GAP, mirror_ascent
-from trialign_ray.ops.welfare import Welfare, present_weights
+from trialign_ray.ops.welfare import Welfare
 
 MAX_ITERATIONS = 20_000
+TRIAL_TOLERANCE = 1e-3
+"""Tolerance of trial solutions in units of the caller's: J is of second order in an error of q, the
+inconsistency, on which the search for its price turns, of first."""
+
+
+class CentralOptions(TypedDict, total=False):
+    """The options of `solve_central` other than the penalty's weight and the start."""
+
+    welfare: Required[Welfare]
+    penalty: Required[Penalty]
+    kl_weight: Required[float]
+    weights_G: Tensor | None
+    candidate_mask_GXK: Tensor | None
+    player_present_JG: Tensor | None
+    tol: float
 
 
 @dataclass(frozen=True)
@@ -27,9 +47,9 @@ class CentralSolution:
     """The optimum and what it is worth.
 
     policy_GXK: target distributions q. utility_G: returns U, shape (G,), or (J, G) for J
-    objectives. credit_G: dW/dU, same shape. inconsistency: E over truth questions of D.
-    gap: upper bound on the distance of the objective from its maximum (`ops.mirror`).
-    objective: J(q).
+    objectives. credit_G: dW/dU, same shape; at a kink of W the one that makes q optimal.
+    inconsistency: E over truth questions of D. gap: upper bound on the distance of the objective
+    from its maximum (`ops.mirror`). objective: J(q).
     """
 
     policy_GXK: Tensor
@@ -55,179 +75,144 @@ def solve_central(
     candidate_mask_GXK: Tensor | None = None,
     player_present_JG: Tensor | None = None,
     tol: float = 1e-4,
+    initial_GXK: Tensor | None = None,
+    initial_credit_G: Tensor | None = None,
 ) -> CentralSolution:
     """The maximiser of the central problem, in float64, with a certificate.
 
     Args:
         q_value_GXK: returns of candidates, shape (G, X, K); the welfare's players are the groups.
             Shape (J, G, X, K) makes every (objective, group) a player of weight w_g / J.
-        reference_GXK: mu >= 0; rows are normalised over the candidates that the mask keeps.
+        reference_GXK: mu >= 0; rows are normalised over the candidates that the mask keeps. Another
+            policy than the log's makes that the prox centre.
         answer_GXK: id of the canonical answer per question, >= 0; -1 for no truth answer. Within a
             truth question all -1 count as one more answer.
         is_truth_X: bool; the penalty is averaged over these questions alone.
         penalty_weight: lambda >= 0. kl_weight: beta > 0. weights_G: >= 0; equal if None; weight 0
             or no candidate anywhere makes a group absent.
-        candidate_mask_GXK: bool, False for padding. player_present_JG: bool, False for a player
-            whose returns nobody knows; it is masked, not counted as 0.
-        tol: relative, for gap <= tol * |J|.
+        candidate_mask_GXK: bool, False for padding. player_present_JG: bool, in the shape of the
+            players, False for one whose returns nobody knows; it is masked, not counted as 0.
+        tol: relative, for gap <= tol * |J|. initial_GXK, initial_credit_G: where to start, say
+            policy and credit of a neighbouring setting; the reference and equal credit if None.
+            They change the time, not the answer; the credit matters for a welfare with kinks alone.
     Raises: ShapeError, ConfigError, DataError; ConvergenceError without the certificate.
     """
-    problem, reference = _checked_problem(
-        q_value_GXK, reference_GXK, answer_GXK, is_truth_X, candidate_mask_GXK, weights_G
+    _check_prices(penalty_weight, kl_weight, tol)
+    problem = checked_problem(
+        q_value_GXK,
+        reference_GXK,
+        answer_GXK,
+        is_truth_X,
+        candidate_mask_GXK,
+        weights_G,
+        player_present_JG,
     )
-    if player_present_JG is not None:
-        problem = replace(problem, player_present_JG=player_present_JG)
-    if penalty_weight < 0 or not kl_weight > 0:
+    start = _checked_start(initial_GXK, initial_credit_G, problem)
+    prices = Prices(penalty, penalty_weight, kl_weight)
+    ranked = rank_linear(welfare)
+    if ranked is None:
+        optimum = solve_smooth(problem, welfare, prices, tol, MAX_ITERATIONS, start.q_GXK)
+        _check_concave(optimum.utility_P[problem.present_P], welfare)
+    else:
+        optimum = solve_rank_linear(problem, ranked, prices, tol, MAX_ITERATIONS, start)
+    _check_certificate(optimum, tol)
+    return _solution(problem, optimum, penalty)
+
+
+def solve_to_inconsistency(
+    q_value_GXK: Tensor,
+    reference_GXK: Tensor,
+    answer_GXK: Tensor,
+    is_truth_X: Tensor,
+    *,
+    target_inconsistency: float,
+    max_penalty_weight: float = 1e3,
+    **options: Unpack[CentralOptions],
+) -> tuple[CentralSolution, float]:
+    """The solution of least lambda whose inconsistency is at most the target, and that lambda.
+
+    Dual ascent on lambda (`central.price`), each trial started from the one before. lambda is 0
+    where the unpenalised solution is consistent enough, else exact to 1e-3 in itself or in the
+    inconsistency. Args: target_inconsistency: >= 0, in the penalty's units. max_penalty_weight: the
+    largest lambda tried. The others as for `solve_central`; trials are solved to tol / 1000.
+    Raises: as `solve_central`; ConvergenceError also where no lambda allowed reaches the target.
+    """
+    if not target_inconsistency >= 0 or not max_penalty_weight >= 0:
+        raise ConfigError(
+            f"target inconsistency is {target_inconsistency} and the largest penalty weight "
+            f"{max_penalty_weight}; expected both >= 0"
+        )
+    trial_options = options.copy()
+    trial_options["tol"] = TRIAL_TOLERANCE * options.get("tol", 1e-4)
+
+    def solve(penalty_weight: float, near: CentralSolution | None) -> CentralSolution:
+        return solve_central(
+            q_value_GXK,
+            reference_GXK,
+            answer_GXK,
+            is_truth_X,
+            penalty_weight=penalty_weight,
+            initial_GXK=None if near is None else near.policy_GXK,
+            initial_credit_G=None if near is None else near.credit_G,
+            **trial_options,
+        )
+
+    return least_price(solve, target_inconsistency, options["kl_weight"], max_penalty_weight)
+
+
+def _solution(problem: Problem, optimum: Optimum, penalty: Penalty) -> CentralSolution:
+    return CentralSolution(
+        policy_GXK=optimum.q_GXK,
+        utility_G=optimum.utility_P.reshape(problem.players),
+        credit_G=optimum.credit_P.reshape(problem.players),
+        inconsistency=float(problem.inconsistency(optimum.q_GXK, penalty)[0]),
+        gap=optimum.gap,
+        num_iterations=optimum.num_iterations,
+        objective=optimum.objective,
+    )
+
+
+def _check_prices(penalty_weight: float, kl_weight: float, tol: float) -> None:
+    if not 0 <= penalty_weight < math.inf or not 0 < kl_weight < math.inf:
         raise ConfigError(
             f"targets.penalty_weight is {penalty_weight} and targets.kl_weight is {kl_weight}; "
             "expected penalty_weight >= 0 and kl_weight > 0 (without a KL term the targets would "
             "leave what the log supports)"
         )
+    if not 0 < tol < math.inf:
+        raise ConfigError(f"targets.tolerance is {tol}; expected a relative error > 0, say 1e-4")
 
-    def value_and_gradient(q_GXK: Tensor) -> tuple[Tensor, Tensor]:
-        utility_P = problem.utility(q_GXK)
-        value = welfare.value(utility_P, problem.weights_P, problem.present_P)
-        gradient = problem.utility_gradient(_credit(problem, utility_P, welfare))
-        if penalty_weight == 0:
-            return value, gradient
-        inconsistency, slope = problem.inconsistency(q_GXK, penalty)
-        return value - penalty_weight * inconsistency, gradient - penalty_weight * slope
 
-    result = mirror_ascent(
-        value_and_gradient, reference, kl_weight * problem.kl_scale_GX, tol, MAX_ITERATIONS
+def _checked_start(q_GXK: Tensor | None, credit_G: Tensor | None, problem: Problem) -> Start:
+    shape = problem.reference_GXK.shape
+    if q_GXK is not None and q_GXK.shape != shape:
+        raise ShapeError(f"initial policy {tuple(q_GXK.shape)}: expected {tuple(shape)}")
+    if credit_G is not None and credit_G.shape != problem.players:
+        raise ShapeError(
+            f"initial credit {tuple(credit_G.shape)}: expected {tuple(problem.players)}"
+        )
+    for name, start in (("policy", q_GXK), ("credit", credit_G)):
+        if start is not None and not bool((start >= 0).all() and torch.isfinite(start).all()):
+            raise DataError(f"the initial {name} has a negative, infinite or NaN entry; pass None")
+    return Start(
+        None if q_GXK is None else q_GXK.double(),
+        None if credit_G is None else credit_G.double().flatten(),
     )
-    if not result.gap <= max(tol * abs(result.objective), MIN_GAP):
+
+
+def _check_certificate(optimum: Optimum, tol: float) -> None:
+    if not optimum.gap <= optimum.wanted_gap:
         raise ConvergenceError(
-            f"the central problem is certified to a gap of {result.gap:.3g} only, after "
-            f"{result.num_iterations} iterations (objective {result.objective:.6g}, wanted "
+            f"the central problem is certified to a gap of {optimum.gap:.3g} only, after "
+            f"{optimum.num_iterations} iterations (objective {optimum.objective:.6g}, wanted "
             f"{tol:g} of it); raise targets.kl_weight or targets.tolerance"
         )
-    utility_P = problem.utility(result.q_GXK)
-    least = float(utility_P[problem.present_P].min())
+
+
+def _check_concave(utility_P: Tensor, welfare: Welfare) -> None:
+    least = float(utility_P.min())
     if least < welfare.concave_from:
         raise ConvergenceError(
             f"a player's return is {least:.3g}, below {welfare.concave_from:g}, where {welfare} is "
             "not concave and the certificate does not hold; use targets.welfare=log_nash"
         )
-    players = q_value_GXK.shape[:-2]
-    return CentralSolution(
-        policy_GXK=result.q_GXK,
-        utility_G=utility_P.reshape(players),
-        credit_G=_credit(problem, utility_P, welfare).reshape(players),
-        inconsistency=float(problem.inconsistency(result.q_GXK, penalty)[0]),
-        gap=result.gap,
-        num_iterations=result.num_iterations,
-        objective=result.objective,
-    )
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The linear algebra of the problem; P = J * G players, objective-major."""
-
-    value_JGXK: Tensor
-    answer_GXK: Tensor
-    num_answers: int
-    truth_X: Tensor
-    mask_GXK: Tensor
-    present_GX: Tensor
-    weights_G: Tensor
-    player_present_JG: Tensor | None = None
-
-    @property
-    def num_questions_G(self) -> Tensor:
-        return self.present_GX.sum(-1).clamp_min(1).double()
-
-    @property
-    def weights_P(self) -> Tensor:
-        return self.weights_G.repeat(self.value_JGXK.shape[0])
-
-    @property
-    def present_P(self) -> Tensor:
-        if self.player_present_JG is None:
-            return self.weights_P > 0
-        return (self.weights_P > 0) & self.player_present_JG.flatten()
-
-    @property
-    def kl_scale_GX(self) -> Tensor:
-        """w_g / X_g, the weight of one KL term; 1 where there is none."""
-        scale_G1 = (self.weights_G / self.num_questions_G).unsqueeze(-1)
-        return torch.where(self.present_GX & (scale_G1 > 0), scale_G1, 1.0)
-
-    def utility(self, q_GXK: Tensor) -> Tensor:
-        """U of every player: mean over the group's questions of sum_k q v, shape (P,)."""
-        total_JG = torch.einsum("gxk,jgxk->jg", q_GXK, self.value_JGXK)
-        return (total_JG / self.num_questions_G).flatten()
-
-    def utility_gradient(self, credit_P: Tensor) -> Tensor:
-        """sum_p c_p dU_p/dq, shape (G, X, K)."""
-        credit_JG = credit_P.reshape(self.value_JGXK.shape[:2]) / self.num_questions_G
-        return torch.einsum("jg,jgxk->gxk", credit_JG, self.value_JGXK)
-
-    def inconsistency(self, q_GXK: Tensor, penalty: Penalty) -> tuple[Tensor, Tensor]:
-        """E over truth questions of D(p_1x .. p_Gx), and its gradient in q, shape (G, X, K)."""
-        num_truth = int(self.truth_X.sum())
-        if num_truth == 0:
-            return q_GXK.new_zeros(()), torch.zeros_like(q_GXK)
-        num_groups, num_questions, _ = q_GXK.shape
-        p_GXY = q_GXK.new_zeros(num_groups, num_questions, self.num_answers)
-        p_GXY = p_GXY.scatter_add(-1, self.answer_GXK, q_GXK).requires_grad_(True)
-        weights_XG = (self.present_GX * self.weights_G.unsqueeze(-1)).T
-        with torch.enable_grad():
-            d_X = penalty(p_GXY.transpose(0, 1)[self.truth_X], weights_XG[self.truth_X])
-            mean = d_X.sum() / num_truth
-            (slope_GXY,) = torch.autograd.grad(mean, p_GXY)
-        slope_GXK = slope_GXY.gather(-1, self.answer_GXK)
-        return mean.detach(), torch.where(self.mask_GXK, slope_GXK, 0.0)
-
-
-def _credit(problem: _Problem, utility_P: Tensor, welfare: Welfare) -> Tensor:
-    return welfare.credit(utility_P, problem.weights_P, problem.present_P)
-
-
-def _checked_problem(
-    value: Tensor,
-    reference_GXK: Tensor,
-    answer_GXK: Tensor,
-    is_truth_X: Tensor,
-    mask_GXK: Tensor | None,
-    weights_G: Tensor | None,
-) -> tuple[_Problem, Tensor]:
-    """Masks, normalises and refuses; returns the problem and mu."""
-    shape = reference_GXK.shape
-    if len(shape) != 3 or value.shape[-3:] != shape or value.ndim not in (3, 4):
-        raise ShapeError(
-            f"returns {tuple(value.shape)} and reference {tuple(shape)}: expected (G, X, K) or "
-            "(J, G, X, K), and (G, X, K)"
-        )
-    mask = torch.ones(shape, dtype=torch.bool) if mask_GXK is None else mask_GXK
-    if answer_GXK.shape != shape or mask.shape != shape or is_truth_X.shape != shape[1:2]:
-        raise ShapeError(
-            f"answers {tuple(answer_GXK.shape)}, mask {tuple(mask.shape)}, is_truth "
-            f"{tuple(is_truth_X.shape)}: expected {tuple(shape)} twice and ({shape[1]},)"
-        )
-    value_JGXK = value.double().reshape(-1, *shape)
-    if not bool(torch.isfinite(value_JGXK[mask.expand_as(value_JGXK)]).all()):
-        raise DataError("a candidate's return is NaN or infinite; mask candidates without a return")
-    reference = torch.where(mask, reference_GXK.double(), 0.0)
-    total_GX1 = reference.sum(-1, keepdim=True)
-    if bool((reference < 0).any()) or bool((mask.any(-1) & (total_GX1[..., 0] <= 0)).any()):
-        raise DataError("reference: every row with candidates needs mu >= 0 with a positive sum")
-    present_GX = mask.any(-1)
-    if not bool(present_GX.any()):
-        raise DataError("no group has a candidate on any question; collect the log again")
-    weights = present_weights(
-        torch.ones(shape[0], dtype=torch.float64), weights_G, present_GX.any(-1)
-    )
-    num_answers = int(answer_GXK.max()) + 2
-    no_answer = answer_GXK.new_tensor(num_answers - 1)
-    problem = _Problem(
-        value_JGXK=torch.where(mask, value_JGXK, 0.0),
-        answer_GXK=torch.where(mask & (answer_GXK >= 0), answer_GXK, no_answer),
-        num_answers=num_answers,
-        truth_X=is_truth_X,
-        mask_GXK=reference > 0,
-        present_GX=present_GX & (weights > 0).unsqueeze(-1),
-        weights_G=weights,
-    )
-    return problem, reference / torch.where(total_GX1 > 0, total_GX1, 1.0)
