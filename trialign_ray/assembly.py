@@ -4,14 +4,18 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
-from trialign_ray.actors.critic_learner import CriticSpec
 from trialign_ray.actors.group_agent import GroupAgentSpec
 from trialign_ray.actors.workers import LocalWorkers, RayWorkers, Workers
-from trialign_ray.config import Config
+from trialign_ray.algorithms import Algorithm, algorithm_by_name
+from trialign_ray.common_adapter import COMMON_FOLDER, CommonAdapterSpec
+from trialign_ray.config import CloneConfig, Config
+from trialign_ray.extraction import DEFAULT_EXTRACTION
+from trialign_ray.fitted_critic import CriticSpec
 from trialign_ray.run_directory import RunDirectory, config_hash
 from trialign_ray.seeds import derive_seed
 from trialign_ray.setting import Setting
 from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.training_rows import SHARED_ROWS
 
 
 class Assembly:
@@ -51,11 +55,13 @@ class Assembly:
         return GroupAgentSpec(
             group=group,
             models={"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)},
-            rows_file=str(self.run_dir.rows_file(group)),
+            rows_file=self._rows_file(group),
             checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
             adapter_dir=str(self.run_dir.adapter_dir(group)),
             training_file=str(self.run_dir.training_file),
-            clone=self.config.clone,
+            clone=self._clone_config,
+            sharing=self.algorithm.sharing,
+            common=self.common_adapter(group),
             seed=derive_seed(self.config.seed, "clone", group),
             identity={
                 "group": group,
@@ -74,6 +80,51 @@ class Assembly:
             scores_file=str(self.run_dir.scores_file),
             critic_dir=str(self.run_dir.root / "critic"),
             targets_dir=str(self.run_dir.root / "targets"),
+            gold=self._oracle_gold(),
+        )
+
+    def _oracle_gold(self) -> dict[str, tuple[str, ...]] | None:
+        """Hidden gold of the log's questions, for the oracle head and nobody else."""
+        if self.config.critic.truth_head != "oracle":
+            return None
+        return {q.id: q.gold for q in self.setting.of_split("train") if q.has_truth}
+
+    @cached_property
+    def algorithm(self) -> Algorithm:
+        return algorithm_by_name(self.config.algorithm)
+
+    @property
+    def trainees(self) -> tuple[str, ...]:
+        """Groups whose agents train: all, or the first alone where groups share one adapter."""
+        names = tuple(g.name for g in self.setting.groups)
+        return names if self.algorithm.sharing == "own" else names[:1]
+
+    @property
+    def _clone_config(self) -> CloneConfig:
+        chosen = self.algorithm.extraction or self.config.clone.extraction or DEFAULT_EXTRACTION
+        return self.config.clone.model_copy(update={"extraction": chosen})
+
+    def _rows_file(self, group: str) -> str | None:
+        """What the group's agent trains on; None if another agent trains for it."""
+        if group not in self.trainees:
+            return None
+        if self.algorithm.sharing == "own":
+            return str(self.run_dir.rows_file(group))
+        return str(self.run_dir.root / "targets" / SHARED_ROWS)
+
+    def common_adapter(self, group: str) -> CommonAdapterSpec | None:
+        """What the group's agent knows of the adapter that all have in common; the first group's
+        trains it. None where there is none."""
+        if self.config.clone.shared_rank == 0:
+            return None
+        rows = self.run_dir.root / "targets" / SHARED_ROWS
+        folder = self.run_dir.adapter_dir(COMMON_FOLDER)
+        return CommonAdapterSpec(
+            rows_file=str(rows) if group == self.trainees[0] else None,
+            checkpoint_dir=str(self.run_dir.checkpoint_dir(COMMON_FOLDER)),
+            adapter_dir=str(folder),
+            record_file=str(folder / "training.json"),
+            seed=derive_seed(self.config.seed, "clone", COMMON_FOLDER),
         )
 
     @cached_property

@@ -1,6 +1,8 @@
 """Checks that run before any actor starts; what a user can get wrong is said at once."""
 
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trialign_ray.actors.placement import require_resources, total
 from trialign_ray.config import Config
@@ -9,18 +11,63 @@ from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.run_directory import RunDirectory
 from trialign_ray.setting import Setting
 
+if TYPE_CHECKING:
+    from trialign_ray.algorithms.algorithm import Algorithm
+
+logger = logging.getLogger(__name__)
 CPUS_PER_FITTING_WORKER = 0.5
 
 
 def check_names(config: Config) -> None:
-    """Raises: ConfigError if an algorithm, welfare or penalty does not exist."""
+    """Raises: ConfigError if an algorithm, welfare, penalty, truth head or extraction does not
+    exist, or two of them contradict each other."""
     from trialign_ray.algorithms import algorithm_by_name
+    from trialign_ray.algorithms.trialign import chosen_welfare
+    from trialign_ray.extraction import extraction_by_name
     from trialign_ray.ops.inconsistency import penalty_by_name
-    from trialign_ray.ops.welfare import welfare_by_name
+    from trialign_ray.truth_heads import truth_head_by_name
 
-    algorithm_by_name(config.algorithm)
-    welfare_by_name(config.targets.welfare)
+    algorithm, asked = algorithm_by_name(config.algorithm), config.clone.extraction
+    chosen_welfare(config.targets)
     penalty_by_name(config.targets.penalty)
+    truth_head_by_name(config.critic.truth_head)
+    if asked is not None:
+        extraction_by_name(asked)
+    if None not in (asked, algorithm.extraction) and asked != algorithm.extraction:
+        raise ConfigError(
+            f"clone.extraction is {asked!r}, but algorithm {config.algorithm!r} is extracted by "
+            f"{algorithm.extraction!r}; leave clone.extraction out, or use algorithm: trialign"
+        )
+    _check_clone_options(config, algorithm)
+    if config.critic.discount > 0 and not config.critic.later_turns:
+        raise ConfigError(
+            f"critic.discount is {config.critic.discount:g} but critic.later_turns is false; "
+            "values over several turns need the later turns of the log"
+        )
+
+
+def _check_clone_options(config: Config, algorithm: "Algorithm") -> None:
+    clone, name = config.clone, config.algorithm
+    if clone.coordinate_every > 0 and not algorithm.central:
+        raise ConfigError(
+            f"clone.coordinate_every is {clone.coordinate_every}, but algorithm {name!r} solves no "
+            "central problem that could be solved again; use algorithm: trialign, or 0"
+        )
+    for key, value in (
+        ("clone.coordinate_every", clone.coordinate_every),
+        ("clone.shared_rank", clone.shared_rank),
+    ):
+        if value > 0 and algorithm.sharing != "own":
+            raise ConfigError(
+                f"{key} is {value}, but in algorithm {name!r} all groups have one adapter "
+                f"({algorithm.sharing}) and none of their own; set {key} to 0"
+            )
+    if clone.coordinate_every >= clone.steps:
+        logger.warning(
+            "clone.coordinate_every is %d, clone.steps %d: training ends before a second round",
+            clone.coordinate_every,
+            clone.steps,
+        )
 
 
 def check_models(config: Config) -> None:

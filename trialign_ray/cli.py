@@ -11,6 +11,7 @@ from rich.console import Console
 
 from trialign_ray import __version__
 from trialign_ray.errors import ConvergenceError, Interrupted, TrialignError, WorkerError
+from trialign_ray.launch import default_dir, launch, open_progress, resolved_config, show_result
 
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -66,7 +67,7 @@ def quickstart(
     dashboard: Dashboard = False,
 ) -> None:
     """The whole way on the embedded world: no network, no GPU, no configuration."""
-    _run(None, run_dir or Path("runs/quickstart"), seed, sets, dry_run, resume, dashboard)
+    launch(None, run_dir or Path("runs/quickstart"), seed, sets, dry_run, resume, dashboard)
 
 
 @app.command()
@@ -80,7 +81,7 @@ def train(
     dashboard: Dashboard = False,
 ) -> None:
     """Collect, train, evaluate and report; stages whose results are there are not run again."""
-    _run(config, run_dir or _default_dir(config), seed, sets, dry_run, resume, dashboard)
+    launch(config, run_dir or default_dir(config), seed, sets, dry_run, resume, dashboard)
 
 
 @app.command()
@@ -94,8 +95,8 @@ def collect(
     dashboard: Dashboard = False,
 ) -> None:
     """Only collect the log; `train --resume` goes on from there."""
-    where = run_dir or _default_dir(config)
-    _run(config, where, seed, sets, dry_run, resume, dashboard, until="collect")
+    where = run_dir or default_dir(config)
+    launch(config, where, seed, sets, dry_run, resume, dashboard, until="collect")
 
 
 @app.command()
@@ -108,7 +109,7 @@ def evaluate(run: RunPath, dashboard: Dashboard = False) -> None:
 
     run_dir, config = existing_run(run)
     setting = build_setting(config)
-    with _progress(run_dir) as progress:
+    with open_progress(run_dir.root) as progress:
         recipe = make_recipe(config, setting, run_dir, progress)
         check_adapters(run_dir, setting, recipe.assembly.behaviour_id)
         with progress.stage("ray"):
@@ -119,7 +120,41 @@ def evaluate(run: RunPath, dashboard: Dashboard = False) -> None:
             recipe.report()
         finally:
             recipe.close()
-    _show_result(run_dir)
+    show_result(run_dir)
+
+
+@app.command()
+def compare(
+    config: ConfigPath = None,
+    run_dir: RunDir = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated names; all if left out.")
+    ] = None,
+    knobs: Annotated[str, typer.Option(help="Corruptions, of clean,A,A+S,B,F,A+F+S.")] = "A+S",
+    tracks: Annotated[str, typer.Option(help="Shares verified, of T0,T1,T2,T3.")] = "T2",
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-4.")] = "0-4",
+    tune: Annotated[bool, typer.Option(help="Choose settings on a world of its own first.")] = True,
+    smoke: Annotated[bool, typer.Option(help="A few methods, tiny; to see that it runs.")] = False,
+    cpus: Annotated[float, typer.Option(help="CPUs that a cell reserves.")] = 1.0,
+    sets: Sets = None,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    dashboard: Dashboard = False,
+) -> None:
+    """Methods x worlds x seeds on TruthWorld: tables with intervals, losing rows printed."""
+    from trialign_ray.comparison import launch as comparison
+
+    names = comparison.split_names
+    plan = comparison.make_plan(
+        *(config, list(sets or []), names(methods), names(knobs), names(tracks)),
+        seeds=(0,) if smoke and seeds == "0-4" else comparison.split_seeds(seeds),
+        tune=tune,
+        smoke=smoke,
+    )
+    print("\n".join(comparison.describe(plan)), flush=True)
+    if not dry_run:
+        where = run_dir or Path("runs") / ("compare-smoke" if smoke else "compare")
+        comparison.run_comparison(plan, where, resume, dashboard, cpus)
 
 
 @app.command()
@@ -172,7 +207,7 @@ def config_show(config: ConfigPath = None, sets: Sets = None, seed: Seed = None)
     from trialign_ray.checks import check_names
     from trialign_ray.config import to_yaml
 
-    resolved = _config(config, sets, seed)
+    resolved = resolved_config(config, sets, seed)
     check_names(resolved)
     print(to_yaml(resolved), end="")
 
@@ -202,115 +237,6 @@ def world_build(
     accuracy = build_facts_base(out.resolve(), recipe, workers)
     for group, value in accuracy.items():
         print(f"{group}: {value:.3f}")
-
-
-def _run(
-    config_path: Path | None,
-    run_dir: Path,
-    seed: int | None,
-    sets: list[str] | None,
-    dry_run: bool,
-    resume: bool,
-    dashboard: bool,
-    until: str = "report",
-) -> None:
-    """Everything cheap is checked first; only then Ray starts."""
-    from trialign_ray import checks
-    from trialign_ray.config import to_yaml
-    from trialign_ray.run_directory import open_run
-    from trialign_ray.setting import build_setting
-
-    config = _config(config_path, sets, seed)
-    setting = build_setting(config)
-    checks.check_names(config)
-    checks.check_models(config)
-    checks.check_vocabulary(config, setting)
-    if dry_run:
-        if not os.environ.get("RAY_ADDRESS"):
-            here = {"CPU": float(os.cpu_count() or 1)}
-            checks.check_resources(config, len(setting.groups), here)
-        print(f"# run directory: {run_dir}" + (" (exists)" if run_dir.exists() else ""))
-        for name, value in checks.plan(config, setting).items():
-            print(f"# {name}: {value:g}")
-        print(to_yaml(config))
-        return
-    if not os.environ.get("RAY_ADDRESS"):
-        local = {"CPU": float(os.cpu_count() or 1)}
-        checks.check_resources(config, len(setting.groups), local)
-    opened = open_run(run_dir, config, resume)
-    checks.check_log(opened, setting, None)
-    _execute(config, setting, opened, dashboard, until)
-
-
-def _execute(config: Any, setting: Any, run_dir: Any, dashboard: bool, until: str) -> None:
-    from trialign_ray import checks
-    from trialign_ray.run import run, start_ray
-
-    try:
-        with _progress(run_dir) as progress:
-            with progress.stage("ray"):
-                available = start_ray(dashboard)
-            checks.check_resources(config, len(setting.groups), available)
-            run(config, setting, run_dir, progress, until)
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"interrupted; go on with the same command and --resume --run-dir {run_dir.root}"
-        ) from error
-    if until == "report":
-        _show_result(run_dir)
-    else:
-        print(f"log: {run_dir.log_file}")
-
-
-def _show_result(run_dir: Any) -> None:
-    from trialign_ray.display import result_table, shared_table
-    from trialign_ray.summary import read_evaluation, summarise
-
-    summary = summarise(read_evaluation(run_dir), run_dir)
-    console = Console()
-    console.print(result_table(summary))
-    console.print(shared_table(summary))
-    console.print(
-        f"worst group's truth: {summary.worst_before:.3f} -> {summary.worst_after:.3f}",
-        highlight=False,
-    )
-    seconds = ", ".join(f"{k} {v:.0f}" for k, v in summary.seconds_by_stage.items())
-    total_s = sum(summary.seconds_by_stage.values())
-    console.print(f"time: {total_s:.0f} s ({seconds})", highlight=False, soft_wrap=True)
-    console.print(f"report: {run_dir.root / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _progress(run_dir: Any) -> Any:
-    from contextlib import contextmanager
-
-    from trialign_ray.display import LineDisplay, RichDisplay
-    from trialign_ray.progress import Progress
-
-    @contextmanager
-    def opened():
-        console = Console()
-        display = RichDisplay(console) if console.is_terminal else LineDisplay(console)
-        progress = Progress(run_dir.root, display)
-        try:
-            yield progress
-        finally:
-            progress.close()
-            display.close()
-
-    return opened()
-
-
-def _config(path: Path | None, sets: list[str] | None, seed: int | None) -> Any:
-    from trialign_ray.config import load_config
-
-    overrides = list(sets or [])
-    if seed is not None:
-        overrides.append(f"seed={seed}")
-    return load_config(path, overrides)
-
-
-def _default_dir(config: Path | None) -> Path:
-    return Path("runs") / (config.stem if config else "default")
 
 
 def main() -> None:

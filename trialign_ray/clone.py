@@ -1,12 +1,13 @@
-"""Stage 5, clone: a group's LoRA imitates its share of the central solution.
+"""Stage 5, clone: a group's LoRA learns its share of the central solution.
 
-    L_g = - E_x sum_k q_gxk mean_t log pi_g(a_gxk,t | o_gx, a_gxk,<t) + kappa KL(pi_g || pi_ref)
+    L_g = E_x l(pi_g; x) + kappa KL(pi_g || pi_ref)
 
-The KL is taken over the candidates of a question, from the reference log-probabilities that were
-stored with the data: no reference model runs during training. Forward projection on the target is
-mass-covering, and the absolute likelihood of targets rises.
+with l by `extraction` (default: cloning, - sum_k q_k mean_t log pi). The KL is taken over the
+candidates of a question, from the reference log-probabilities that were stored with the data: no
+reference model runs during training. One adapter may also serve several groups (`sharing`): then a
+batch holds as many rows of each, and their losses are mixed by `GroupMixer`.
 
-Shapes: B questions of a batch, K candidates.
+Shapes: B questions of a batch, K candidates, G groups that share the adapter.
 """
 
 import math
@@ -21,51 +22,74 @@ from trialign_ray.adapters import adapter_tensors, set_adapter_tensors
 from trialign_ray.checkpoint import Checkpoint
 from trialign_ray.config import CloneConfig
 from trialign_ray.errors import DataError
+from trialign_ray.extraction import CandidateBatch, extraction_by_name
+from trialign_ray.group_mixer import GroupMixer
+from trialign_ray.ops.policy_losses import candidate_kl
 from trialign_ray.seeds import derive_seed
-from trialign_ray.tree_batch import Tree, TreeBatch, candidate_logprobs, pack_trees
+from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees
 
 WARMUP_STEPS = 10
 MAX_GRAD_NORM = 1.0
+REFERENCE_TOLERANCE = 0.05
+"""Nats between stored and fresh log-probability of a candidate; float noise is far below it."""
 
 
 @dataclass(frozen=True)
 class CloneRow:
-    """One question of one group: tree of candidates, target q and reference log-probabilities."""
+    """One question of one group: tree of candidates and, for each, target q, log-probability under
+    the reference, share mu in the log, return (NaN: not known) and MODPO's second objective."""
 
+    group: str
     tree: Tree
     target_K: tuple[float, ...]
     reference_logprob_K: tuple[float, ...]
+    prior_K: tuple[float, ...]
+    value_K: tuple[float, ...]
+    margin_K: tuple[float, ...]
 
 
-def clone_loss(
-    model: Any, batch: TreeBatch, target_BK: Tensor, reference_BK: Tensor, kl_weight: float
-) -> Tensor:
-    """The weighted cloning loss of a batch, a scalar.
-
-    Args: target_BK: q, rows sum to 1, 0 for padding. reference_BK: sums of log-probabilities under
-    the behaviour model, -inf for padding. kl_weight: kappa >= 0.
-    """
+def candidate_batch(model: Any, rows: Sequence[CloneRow], pad_id: int) -> CandidateBatch:
+    """The rows as tensors, with fresh log-probabilities under `model` (differentiable)."""
+    batch = pack_trees([r.tree for r in rows], pad_id, model.config.max_position_embeddings)
     logprob_BK, length_BK = candidate_logprobs(model, batch)
-    cloning = -(target_BK * logprob_BK / length_BK.clamp_min(1)).sum(-1).mean()
-    if kl_weight == 0:
-        return cloning
-    padding = torch.isinf(reference_BK)
-    log_pi = logprob_BK.masked_fill(padding, -math.inf).log_softmax(-1)
-    log_ref = reference_BK.log_softmax(-1)
-    terms = log_pi.exp() * (log_pi.masked_fill(padding, 0.0) - log_ref.masked_fill(padding, 0.0))
-    return cloning + kl_weight * terms.sum(-1).mean()
+    return CandidateBatch(
+        logprob_BK=logprob_BK,
+        length_BK=length_BK,
+        target_BK=_padded([r.target_K for r in rows], 0.0),
+        reference_BK=_padded([r.reference_logprob_K for r in rows], 0.0),
+        prior_BK=_padded([r.prior_K for r in rows], 0.0),
+        value_BK=_padded([r.value_K for r in rows], math.nan),
+        margin_BK=_padded([r.margin_K for r in rows], 0.0),
+        mask_BK=length_BK > 0,
+    )
+
+
+def candidate_policy(log_ratio_BK: Tensor, prior_BK: Tensor, mask_BK: Tensor) -> Tensor:
+    """What pi answers among the candidates: mu pi / pi_ref, normalised, shape (B, K)."""
+    logit = torch.where(mask_BK, prior_BK, 1.0).log() + log_ratio_BK
+    return torch.where(mask_BK, logit, -math.inf).softmax(-1)
 
 
 class CloneTrainer:
     """Updates one adapter. A step is a function of (seed, step): a replay changes nothing."""
 
     def __init__(
-        self, model: Any, pad_id: int, rows: Sequence[CloneRow], config: CloneConfig, seed: int
+        self,
+        model: Any,
+        pad_id: int,
+        rows: Sequence[CloneRow],
+        config: CloneConfig,
+        seed: int,
+        mixer: GroupMixer | None = None,
     ):
         if not rows:
             raise DataError("this group has no training rows; see `trialign data check`")
-        self._model, self._pad_id, self._rows, self._config = model, pad_id, rows, config
-        self._seed = seed
+        self._model, self._pad_id, self._config, self._seed = model, pad_id, config, seed
+        self._rows_by_group: dict[str, list[CloneRow]] = {}
+        for row in rows:
+            self._rows_by_group.setdefault(row.group, []).append(row)
+        self._mixer = mixer or GroupMixer("pooled", tuple(self._rows_by_group))
+        self._extraction = extraction_by_name(config.extraction)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=0.0
@@ -73,21 +97,29 @@ class CloneTrainer:
         self.step = 0
         self.losses: list[float] = []
 
+    def require_reference(self) -> None:
+        """Raises: DataError if the model at the start is not the stored reference."""
+        rows = [row for rows in self._rows_by_group.values() for row in rows[:4]]
+        with torch.no_grad():
+            batch = candidate_batch(self._model, rows, self._pad_id)
+        worst = float(batch.log_ratio_BK.abs().max())
+        if not worst <= REFERENCE_TOLERANCE:
+            raise DataError(
+                f"stored reference log-probabilities differ by {worst:.3g} nats from those of the "
+                "model that is to be trained: they belong to another model; delete the run's "
+                "critic/ and targets/ folders and run again"
+            )
+
     def step_once(self) -> float:
         """One update; returns its loss."""
-        rows = [self._rows[i] for i in self._batch_indices(self.step)]
-        batch = pack_trees(
-            [r.tree for r in rows], self._pad_id, self._model.config.max_position_embeddings
-        )
-        target_BK = _padded([r.target_K for r in rows], 0.0)
-        reference_BK = _padded([r.reference_logprob_K for r in rows], -math.inf)
+        rows = self._batch_rows(self.step)
         self._model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._config.learning_rate * self._rate(self.step)
         self._optimizer.zero_grad(set_to_none=True)
         with torch.random.fork_rng():  # a base with dropout draws the same masks on a replay
             torch.manual_seed(derive_seed(self._seed, "step", self.step))
-            loss = clone_loss(self._model, batch, target_BK, reference_BK, self._config.kl_weight)
+            loss = self._loss(rows)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
         self._optimizer.step()
@@ -96,30 +128,35 @@ class CloneTrainer:
         self.losses.append(float(loss.detach()))
         return self.losses[-1]
 
+    def _loss(self, rows: Sequence[CloneRow]) -> Tensor:
+        batch = candidate_batch(self._model, rows, self._pad_id)
+        loss_B = self._extraction(batch, self._config)
+        if self._config.kl_weight > 0:
+            kl_B = candidate_kl(batch.logprob_BK, batch.reference_BK, batch.mask_BK)
+            loss_B = loss_B + self._config.kl_weight * kl_B
+        return self._mixer.mix(loss_B, batch, [r.group for r in rows])
+
     def _rate(self, step: int) -> float:
         decay = 0.5 * (1 + math.cos(math.pi * step / self._config.steps))
         return min((step + 1) / WARMUP_STEPS, 1.0) * max(0.02, decay)
 
-    def _batch_indices(self, step: int) -> list[int]:
-        """The rows of update `step`: the data cursor is a function of the step alone.
-
-        Passes over the data are shuffled one by one and laid end to end; the cursor never ends.
-        """
-        size = min(self._config.batch_size, len(self._rows))
-        wanted = range(step * size, (step + 1) * size)
-        orders: dict[int, list[int]] = {}
-        for epoch in {i // len(self._rows) for i in wanted}:
-            generator = torch.Generator().manual_seed((self._seed + epoch) % 2**63)
-            orders[epoch] = torch.randperm(len(self._rows), generator=generator).tolist()
-        return [orders[i // len(self._rows)][i % len(self._rows)] for i in wanted]
+    def _batch_rows(self, step: int) -> list[CloneRow]:
+        """The rows of update `step`: the data cursor is a function of the step alone."""
+        size = max(1, self._config.batch_size // len(self._rows_by_group))
+        return [
+            rows[i]
+            for rows in self._rows_by_group.values()
+            for i in batch_indices(len(rows), size, step, self._seed)
+        ]
 
     def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
-        """Adapter, AdamW moments, losses so far, and `identity` of run and data."""
+        """Adapter, AdamW moments, losses so far, group weights, and `identity` of run and data."""
         tensors = {f"adapter.{k}": v for k, v in adapter_tensors(self._model).items()}
         for i, parameter in enumerate(self._parameters):
             for name, value in self._optimizer.state[parameter].items():
                 tensors[f"optimizer.{i}.{name}"] = value.detach().clone()
-        return Checkpoint(self.step, tensors, {**identity, "losses": self.losses})
+        state = {**identity, "losses": self.losses, "mixer": self._mixer.state()}
+        return Checkpoint(self.step, tensors, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint exactly where it was written."""
@@ -134,6 +171,18 @@ class CloneTrainer:
                 self._optimizer.state[self._parameters[int(index)]][name] = value.clone()
         self.step = checkpoint.step
         self.losses = list(checkpoint.state["losses"])
+        self._mixer.restore(checkpoint.state["mixer"])
+
+
+def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """Rows of batch `step`: shuffled passes over the data, laid end to end; it never ends."""
+    size = min(batch_size, num_rows)
+    wanted = range(step * size, (step + 1) * size)
+    orders: dict[int, list[int]] = {}
+    for epoch in {i // num_rows for i in wanted}:
+        generator = torch.Generator().manual_seed((seed + epoch) % 2**63)
+        orders[epoch] = torch.randperm(num_rows, generator=generator).tolist()
+    return [orders[i // num_rows][i % num_rows] for i in wanted]
 
 
 def _padded(rows: Sequence[Sequence[float]], fill: float) -> Tensor:

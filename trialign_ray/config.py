@@ -87,6 +87,20 @@ class CollectConfig(_Section):
 class CriticConfig(_Section):
     """The truth head: which canonical answer is true, seen from all groups at once."""
 
+    truth_head: str = "joint"
+    """Who says which answer is true: joint (learned from all groups' answers), dawid_skene
+    (reliability-weighted consensus), majority (plain vote), labels (verified questions alone) or
+    oracle (hidden gold, for analysis)."""
+    discount: float = Field(default=0.0, ge=0, le=1)
+    """gamma: what a candidate is worth counts the following turns. 0: this turn alone."""
+    expectile: float = Field(default=0.7, gt=0, lt=1)
+    """tau of implicit Q-learning, where `discount` > 0. 0.5: the mean of the log."""
+    value_steps: int = Field(default=1000, ge=1)
+    """Updates of the value networks, where `discount` > 0."""
+    team_reward: bool = False
+    """From the next turn on, what all groups gain counts for each, where `discount` > 0."""
+    later_turns: bool = True
+    """Use what groups said after hearing their peers. False: first turns of the log alone."""
     ensemble_size: int = Field(default=5, ge=1)
     """Bootstrap members. Their spread is the head's uncertainty."""
     folds: int = Field(default=5, ge=2)
@@ -105,15 +119,25 @@ class TargetsConfig(_Section):
     """The central problem: welfare, consistency penalty and KL, solved on the log."""
 
     welfare: str = "log_nash"
-    """Mixing operator: log_nash or power_mean."""
+    """Mixing operator: log_nash, power_mean, gini, cvar, maximin, soft_min or generalized_gini."""
     welfare_exponent: float = Field(default=0.0, le=1)
-    """Exponent p of power_mean, <= 1: a p > 1 rewards inequality. Ignored by log_nash."""
+    """Exponent p of power_mean, <= 1: a p > 1 rewards inequality."""
+    welfare_level: float = Field(default=0.5, gt=0, le=1)
+    """Share of the worst-off players that cvar looks at."""
+    welfare_temperature: float = Field(default=0.1, gt=0)
+    """Temperature of soft_min, in units of return. Towards 0: the worst player alone."""
+    welfare_omega: tuple[float, ...] = ()
+    """Weights of generalized_gini, worst-off first, not increasing; one per player whose returns
+    are known (with players group_objectives: twice the groups)."""
     players: Literal["groups", "group_objectives"] = "group_objectives"
     """Players of the welfare: each group, or truth and personalization of each group."""
     penalty: str = "generalized_jsd"
     """Inconsistency penalty: generalized_jsd, normalized_jsd or excess_disagreement."""
     penalty_weight: float = Field(default=1.0, ge=0)
     """lambda, welfare units per nat. 0: no consistency term."""
+    target_inconsistency: float | None = Field(default=None, ge=0)
+    """Inconsistency to reach, in the penalty's units: lambda is then the least that reaches it,
+    found by dual ascent. None: lambda is `penalty_weight`."""
     kl_weight: float = Field(default=0.05, gt=0)
     """beta, welfare units per nat: how near targets stay to the log."""
     truth_weight: float = Field(default=1.0, ge=0)
@@ -131,12 +155,18 @@ class TargetsConfig(_Section):
 class CloneConfig(_Section):
     """Policy extraction: each group's LoRA learns its targets by weighted cloning."""
 
-    steps: int = Field(default=120, ge=1)
+    steps: int = Field(default=60, ge=1)
     """Updates of each group's adapter."""
-    batch_size: int = Field(default=24, ge=1)
+    batch_size: int = Field(default=12, ge=1)
     """Questions per update (each a tree of candidates)."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """Peak AdamW rate; warm-up over 10 updates, then cosine decay."""
+    extraction: str | None = None
+    """Loss: clone, listwise, awr, dpo, ipo, kto, grpo or dro. None: the algorithm's own."""
+    pair_beta: float = Field(default=0.1, gt=0)
+    """beta of dpo, ipo, kto and dro: how dearly they pay for leaving the reference."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Temperature of awr, in units of return."""
     kl_weight: float = Field(default=0.0, ge=0)
     """kappa: weight of a KL estimate to the behaviour model on target candidates. 0: none."""
     min_target: float = Field(default=0.02, ge=0, lt=1)
@@ -149,6 +179,12 @@ class CloneConfig(_Section):
     """Modules to adapt: all-linear, or a comma-separated list of names."""
     checkpoint_every: int = Field(default=20, ge=1)
     """Updates between checkpoints."""
+    coordinate_every: int = Field(default=0, ge=0)
+    """Updates between rounds: agents report what they answer, and the central problem is solved
+    again around it. 0: it is solved once, before training."""
+    shared_rank: int = Field(default=0, ge=0)
+    """Rank of a common adapter, trained first, for `steps` updates, on all groups' targets; each
+    group's own is then trained beside it. 0: none."""
 
 
 class EvaluateConfig(_Section):

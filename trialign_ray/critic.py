@@ -7,6 +7,7 @@ Shapes: J objectives (truth, personalization), G groups, X questions, K candidat
 answers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,14 +15,10 @@ import torch
 from torch import Tensor
 
 from trialign_ray.candidates import NO_ANSWERS, Candidate, JointQuestion
-from trialign_ray.config import Config
-from trialign_ray.truth_head import (
-    ReferenceScore,
-    TruthEstimate,
-    fit_truth_head,
-    joint_features,
-    label_indices,
-)
+from trialign_ray.truth_heads import TruthEstimate
+
+PSEUDO_COUNT = 0.5
+"""Added to every candidate's count in the log (Krichevsky and Trofimov 1981)."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +31,6 @@ class CandidateTensors:
     answer_GXK: Tensor
     mask_GXK: Tensor
     is_truth_X: Tensor
-
-
-def estimate_truth(
-    questions: Sequence[JointQuestion],
-    groups: Sequence[str],
-    reference: ReferenceScore,
-    config: Config,
-    seed: int,
-) -> TruthEstimate:
-    """The truth head's estimate for every question of the log."""
-    features, mask = joint_features(questions, groups, reference)
-    labels = label_indices(questions, features.shape[1])
-    return fit_truth_head(features, mask, labels, config.critic, seed)
 
 
 def candidate_tensors(
@@ -72,14 +56,14 @@ def candidate_tensors(
         for g, group in enumerate(groups):
             view = question.views.get(group)
             for k, candidate in enumerate(view.candidates if view else ()):
-                reference[g, x, k] = candidate.count + 0.5
+                reference[g, x, k] = candidate.count + PSEUDO_COUNT
                 answer[g, x, k] = ids[candidate.answer] if question.has_truth else -1
                 if candidate.personalization is not None:
                     personalization[g, x, k] = candidate.personalization
                 if question.has_truth:
                     truth[g, x, k] = _truth(candidate, question, head_XZ[x])
     return CandidateTensors(
-        reference_GXK=reference / reference.sum(-1, keepdim=True).clamp_min(0.5),
+        reference_GXK=reference / reference.sum(-1, keepdim=True).clamp_min(PSEUDO_COUNT),
         truth_GXK=truth,
         personalization_GXK=personalization,
         answer_GXK=answer,
@@ -91,6 +75,8 @@ def candidate_tensors(
 def _truth(candidate: Candidate, question: JointQuestion, head_Z: Tensor) -> float:
     if candidate.truth is not None:
         return candidate.truth
+    if bool(head_Z.isnan().all()):
+        return math.nan
     if candidate.answer in NO_ANSWERS:
         return 0.0
     return float(head_Z[question.answers.index(candidate.answer)])

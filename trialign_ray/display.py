@@ -18,8 +18,11 @@ STAGE_TITLES = {
     "critic": "fit the truth head",
     "targets": "solve the central problem",
     "clone": "train each group's adapter",
+    "off_policy": "judge adapters by the log and on validation",
     "evaluate": "evaluate on held-out questions",
     "report": "write the report",
+    "tune": "choose every method's setting",
+    "compare": "run all methods in all worlds",
 }
 
 

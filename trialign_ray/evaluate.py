@@ -3,7 +3,7 @@
 Shapes: G groups, X questions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,17 @@ def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str
     """Metrics of one model (see `evaluation.json` in the README), with its per-question record."""
     modes = protocol.config.modes
     by_mode = {mode: answer_questions(protocol, workers, model, mode) for mode in modes}
-    main = by_mode[modes[0]]
+    index = truth_arrays(protocol, by_mode[modes[0]])[2]
+    jsd = answer_divergence(protocol, workers, model, by_mode[modes[0]], index) if index else None
+    return answer_metrics(protocol, by_mode, jsd)
+
+
+def answer_metrics(
+    protocol: Protocol, by_mode: Mapping[str, Answers], jsd: float | None
+) -> dict[str, Any]:
+    """Metrics of answers that were given under each prompt mode, the first of which is the main
+    one. jsd: divergence of answer distributions, None where there are only answers."""
+    main = next(iter(by_mode.values()))
     correct_GX, answer_GX, truth_index = truth_arrays(protocol, main)
     metrics: dict[str, Any] = {}
     if truth_index:
@@ -63,7 +73,7 @@ def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str
             **agreement(correct_GX, answer_GX),
             "fleiss_kappa": fleiss_kappa(answer_GX),
             "krippendorff_alpha": krippendorff_alpha(answer_GX),
-            "jsd": answer_divergence(protocol, workers, model, main, truth_index),
+            "jsd": jsd,
             "ci": {
                 "all_correct": interval(
                     protocol, np.all(correct_GX, 0, keepdims=True) * 1.0, first_mean, "all_correct"
@@ -76,6 +86,10 @@ def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str
         "question_ids": [protocol.questions[x].id for x in truth_index],
         "correct": {
             g.name: correct_GX[i].astype(int).tolist() for i, g in enumerate(protocol.groups)
+        },
+        "answer": {
+            g.name: [main.judged[g.name][x].parsed_answer for x in truth_index]
+            for g in protocol.groups
         },
         "adherence": {
             g.name: kept_all(protocol, main, g).astype(int).tolist() for g in protocol.groups

@@ -33,13 +33,18 @@ Floats = NDArray[np.float64]
 class FirstAnswers:
     """What one group said at turn 0, one entry per utterance, in the order of the log.
 
-    behaviour_logprob_N: sum over tokens; nan where the log does not hold it. truncated_N: cut by
-    the length limit, so that the end token is not part of the utterance.
+    episode_ids: the dialogue of each. token_ids: as sampled, end token included; empty where the
+    log does not hold them. answers: as parsed. behaviour_logprob_N: sum over tokens; nan where the
+    log does not hold it. truncated_N: cut by the length limit, so that the end token is not part of
+    the utterance.
     """
 
     question_ids: tuple[str, ...]
+    episode_ids: tuple[str, ...]
     prompts: tuple[str, ...]
     texts: tuple[str, ...]
+    token_ids: tuple[tuple[int, ...], ...]
+    answers: tuple[str, ...]
     truncated_N: NDArray[np.bool_]
     behaviour_logprob_N: Floats
     truth_N: Floats
@@ -77,8 +82,11 @@ def first_answers(rows: Sequence[dict[str, Any]], group: str) -> FirstAnswers:
     ]
     return FirstAnswers(
         question_ids=tuple(row["question_id"] for row, _ in chosen),
+        episode_ids=tuple(row["episode_id"] for row, _ in chosen),
         prompts=tuple(row["prompt_text"][i] for row, i in chosen),
         texts=tuple(row["action_text"][i] for row, i in chosen),
+        token_ids=tuple(tuple(row["action_token_ids"][i] or ()) for row, i in chosen),
+        answers=tuple(row["parsed_answer"][i] for row, i in chosen),
         truncated_N=np.array([row["truncated"][i] for row, i in chosen], dtype=bool),
         behaviour_logprob_N=_column(chosen, "behaviour_logprob"),
         truth_N=_column(chosen, "r_truth"),
@@ -101,7 +109,10 @@ def candidate_values(
     """A critic that knows candidates only, as a Q function: 0 for every other utterance.
 
     V is then exactly sum_k pi(a_k) Q_k with pi's own probabilities (not renormalised over the
-    candidates), so DR stays unbiased however little of the policy the candidates cover.
+    candidates), so DR stays unbiased however little of the policy the candidates cover, if what is
+    a candidate does not depend on the answer that is weighed: pass a row of each answer's own,
+    without what only its own episode holds. Else Q = r wherever there is an r, DR is the direct
+    method, and whatever nobody logged counts as 0.
     Args: question_N: row of each logged answer. candidate_N: its candidate; -1 where it is none.
     """
     q_XK = np.where(mask_XK, q_XK, 0.0)
@@ -184,6 +195,21 @@ def estimate_group(
         own_seed = derive_seed(seed, name) % 2**32
         report[name] = _estimate(top_N, bottom_N, question_N, options, own_seed)
     return report | {"num_clipped": weights.num_clipped}
+
+
+def mean_estimate(
+    answers: FirstAnswers, value_N: Floats, options: EstimateOptions, *, seed: int
+) -> dict[str, Any] | None:
+    """{"value", "ci"}: the plain mean over answers, nan left out; None if nothing is left.
+
+    Of the rewards it is the value of the behaviour policy, of V(s_n) of a critic the direct method.
+    """
+    used_N = ~np.isnan(value_N)
+    if not used_N.any():
+        return None
+    question_N = np.unique(np.array(answers.question_ids)[used_N], return_inverse=True)[1]
+    value_N = value_N[used_N]
+    return _estimate(value_N, np.ones_like(value_N), question_N, options, seed % 2**32)
 
 
 def _parts(

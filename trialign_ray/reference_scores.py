@@ -25,6 +25,11 @@ def write_scores(scores: list[dict[str, Any]], path: Path, dataset_hash: str) ->
     temporary.replace(path)
 
 
+def rebind_scores(source: Path, target: Path, dataset_hash: str) -> None:
+    """Copies scores to a log with the same texts: only its visible gold may differ."""
+    write_scores(pq.read_table(source).to_pylist(), target, dataset_hash)
+
+
 @dataclass(frozen=True)
 class TextScore:
     """Reference log-probability and preference score of a text for a group."""

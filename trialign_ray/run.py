@@ -1,7 +1,7 @@
 """The recipe, read first: collect -> dataset -> critic -> targets -> clone -> evaluate -> report.
 
 Every stage leaves its result in the run directory; a stage whose result is there is not run again,
-which is all that `resume` means here. This file holds the only `ray.init`.
+which is all that `resume` means here. Ray is started here, and nowhere else on a run's way.
 """
 
 import json
@@ -9,9 +9,10 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envs.truthworld.corpus import behaviour_corpus
+from envs.types import Split
 from trialign_ray.actors.workers import Workers
 from trialign_ray.assembly import Assembly
 from trialign_ray.checkpoint import write_json
@@ -22,6 +23,9 @@ from trialign_ray.seeds import derive_seed
 from trialign_ray.setting import Setting
 from trialign_ray.supervised_settings import SupervisedSettings
 from trialign_ray.tiny_lm import fit_on_dialogues
+
+if TYPE_CHECKING:
+    from trialign_ray.metrics import Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ def run(
 ) -> dict[str, Any] | None:
     """Runs the stages up to `until` ("collect", "clone", "evaluate" or "report").
 
-    Args: local: no Ray, everything in this process (`behaviour.model` must be given).
+    Args: local: no Ray, everything in this process.
     Returns: the evaluation, or None if the run ends before it.
     Raises: ConfigError, DataError, WorkerError.
     """
@@ -51,6 +55,7 @@ def run(
         recipe.clone()
         if until == "clone":
             return None
+        recipe.off_policy()
         evaluation = recipe.evaluate()
         if until == "report":
             recipe.report()
@@ -117,7 +122,7 @@ class Recipe:
                 settings,
                 target,
                 work,
-                config.num_workers,
+                0 if self.assembly.local else config.num_workers,
                 config.num_threads,
                 self._show_fitting,
             )
@@ -161,54 +166,31 @@ class Recipe:
     def score(self) -> None:
         """Stage 3a: reference log-probabilities and preference scores of candidates and of peers'
         answers restated, once; no reference model runs after this."""
-        from trialign_ray.candidates import join_questions, texts_to_score
         from trialign_ray.dataset import content_hash, read_dataset
         from trialign_ray.reference_scores import write_scores
+        from trialign_ray.scoring import score_candidates
 
         if self.run_dir.scores_file.is_file():
             return
         workers = self.workers
         with self.progress.stage("score"):
             rows = read_dataset(self.run_dir.log_file)
-            questions = join_questions(rows)
-            wanted = {
-                g: [(q, texts) for q in questions if (texts := texts_to_score(q, g))]
-                for g in workers.groups
-            }
-            results = workers.on_groups(
-                "score",
-                {
-                    g: ("behaviour", [q.views[g].prompt for q, _ in own], [t for _, t in own])
-                    for g, own in wanted.items()
-                },
-            )
-            asked = {q.id: q for q in self.setting.questions}
-            judge = self.setting.log_judge
-            scores = [
-                {
-                    "question_id": q.id,
-                    "group": g,
-                    "text": text,
-                    "logprob": s.logprob,
-                    "personalization": judge(g, asked[q.id], text).personalization,
-                }
-                for g, own in wanted.items()
-                for (q, texts), row in zip(own, results[g], strict=True)
-                for text, s in zip(texts, row, strict=True)
-            ]
+            scores = score_candidates(rows, workers, self.setting.questions, self.setting.log_judge)
             write_scores(scores, self.run_dir.scores_file, content_hash(rows))
 
     def solve(self) -> None:
-        """Stages 3b and 4: truth head and central problem, in the critic-learner."""
+        """Stages 3b and 4, in the critic-learner: truth heads, where the algorithm believes one,
+        and the targets."""
         from trialign_ray.critic_report import truth_head_report
 
         if self.run_dir.solution_file.is_file():
             return
         workers = self.workers
-        with self.progress.stage("critic"):
-            self.progress.metrics(workers.on_critic("fit"), 0)
-            report = truth_head_report(self.run_dir, self.setting, self.config)
-            write_json(self.run_dir.critic_report, report)
+        if self.assembly.algorithm.central:
+            with self.progress.stage("critic"):
+                self.progress.metrics(workers.on_critic("fit"), 0)
+                report = truth_head_report(self.run_dir, self.setting, self.config)
+                write_json(self.run_dir.critic_report, report)
         with self.progress.stage("targets"):
             solution = workers.on_critic("solve")
             for objective, values in solution["utility"].items():
@@ -224,53 +206,44 @@ class Recipe:
                     )
 
     def clone(self) -> None:
-        """Stage 5: every group's actor trains its own adapter, in parallel and without a barrier
-        but for the progress display."""
+        """Stage 5: every group's actor trains its own adapter."""
+        from trialign_ray.training import AdapterStage
+
         if self.run_dir.training_file.is_file():
             return
-        steps, chunk = self.config.clone.steps, self.config.clone.checkpoint_every
-        workers = self.workers
-        states = workers.on_groups("clone", dict.fromkeys(workers.groups, (0,)))
-        done = min(s.step for s in states.values())
-        seen = {g: s.step for g, s in states.items()}
-        with self.progress.stage("clone", steps):
-            for until in [*range(done + chunk, steps, chunk), steps]:
-                states = workers.on_groups("clone", dict.fromkeys(workers.groups, (until,)))
-                for group, state in states.items():
-                    for step in range(seen[group], state.step):
-                        loss = {"clone/loss_nats": state.losses[step]}
-                        self.progress.metrics(loss, step, group=group)
-                    seen[group] = max(seen[group], state.step)
-                mean = sum(s.losses[-1] for s in states.values()) / len(states)
-                self.progress.display.advance("clone", until, f"loss {mean:.3f}")
-            hashes = workers.on_groups(
-                "export", {g: (str(self.run_dir.adapter_dir(g)),) for g in workers.groups}
-            )
-            training = {
-                "adapter_sha256": hashes,
-                "losses": {g: list(s.losses) for g, s in states.items()},
-                "resumed_at": {g: s.resumed_at for g, s in states.items()},
-            }
-            write_json(self.run_dir.training_file, training)
+        trainees = self.assembly.trainees
+        AdapterStage(
+            config=self.config.clone,
+            run_dir=self.run_dir,
+            workers=self.workers,
+            trainees=trainees,
+            common=self.assembly.common_adapter(trainees[0]),
+            progress=self.progress,
+        ).run()
+
+    def off_policy(self) -> None:
+        """Stage 6, first half: what the log and the validation questions say of the adapters."""
+        from trialign_ray.guard import judge_on_validation
+        from trialign_ray.off_policy_stage import write_estimates
+
+        run = self.run_dir
+        if run.off_policy_file.is_file() and run.selection_file.is_file():
+            return
+        workers, protocol = self.workers, self.protocol("validation")
+        with self.progress.stage("off_policy", 2):
+            write_estimates(run, workers, self.config, self.progress)
+            self.progress.display.advance("off_policy", 1, "validation")
+            write_json(run.selection_file, judge_on_validation(protocol, workers, self.config))
 
     def evaluate(self, again: bool = False) -> dict[str, Any]:
         """Stage 6: held-out questions, one turn, every group's adapter alone."""
         from trialign_ray.evaluate import evaluate_model
-        from trialign_ray.metrics import Protocol, compare_models
+        from trialign_ray.metrics import compare_models
         from trialign_ray.model_card import write_model_cards
 
         if self.run_dir.evaluation_file.is_file() and not again:
             return json.loads(self.run_dir.evaluation_file.read_text(encoding="utf-8"))
-        protocol = Protocol(
-            questions=self.setting.of_split("test"),
-            groups=self.setting.groups,
-            judge=self.setting.judge,
-            render=self.assembly.render,
-            config=self.config.evaluate,
-            max_new_tokens=self.config.collect.max_new_tokens,
-            batch_size=self.config.collect.batch_size,
-            seed=self.config.seed,
-        )
+        protocol = self.protocol("test")
         names = ("facts_base", "behaviour", "aligned")
         workers = self.workers
         with self.progress.stage("evaluate", len(names)):
@@ -292,6 +265,21 @@ class Recipe:
             write_model_cards(self.run_dir, evaluation, self.setting.groups)
             write_json(self.run_dir.evaluation_file, evaluation)
         return evaluation
+
+    def protocol(self, split: Split) -> "Protocol":
+        """What is asked in evaluation, of the given split."""
+        from trialign_ray.metrics import Protocol
+
+        return Protocol(
+            questions=self.setting.of_split(split),
+            groups=self.setting.groups,
+            judge=self.setting.judge,
+            render=self.assembly.render,
+            config=self.config.evaluate,
+            max_new_tokens=self.config.collect.max_new_tokens,
+            batch_size=self.config.collect.batch_size,
+            seed=self.config.seed,
+        )
 
     def report(self) -> None:
         """Stage 7: report.html and report.md."""

@@ -67,6 +67,14 @@ class RunDirectory:
     def evaluation_file(self) -> Path:
         return self.root / "evaluation.json"
 
+    @property
+    def off_policy_file(self) -> Path:
+        return self.root / "off_policy.json"
+
+    @property
+    def selection_file(self) -> Path:
+        return self.root / "selection.json"
+
     def rows_file(self, group: str) -> Path:
         return self._inside("targets", f"{group}.parquet")
 
@@ -159,11 +167,11 @@ def _manifest(config: Config) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of our source tree, or None outside a checkout."""
     try:
         result = subprocess.run(

@@ -17,7 +17,7 @@ from envs.truthworld.corruption import Corruption, draw_beliefs
 from envs.truthworld.facts import load_facts, load_tastes
 from envs.types import Question
 from envs.verifiers import parse_answer, truth_of
-from trialign_ray.actors.supervised_trainer import SupervisedJob, run_supervised
+from trialign_ray.actors.supervised_trainer import SupervisedJob, fit_here, run_supervised
 from trialign_ray.errors import ConfigError, TrialignError
 from trialign_ray.supervised_settings import SupervisedSettings
 
@@ -131,7 +131,7 @@ def fit_on_dialogues(
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> None:
     """Fits the model of `start` on `corpus` under Ray Train and saves it as `out`, complete or not
-    at all. `work` holds what is in between."""
+    at all. `work` holds what is in between; with 0 workers this process does it, without Ray."""
     shutil.rmtree(work / "model", ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(asdict(d)) + "\n" for d in corpus)
@@ -144,5 +144,8 @@ def fit_on_dialogues(
         settings=settings,
         num_threads=num_threads,
     )
-    run_supervised(job, num_workers, work / "train", on_step)
+    if num_workers == 0:
+        fit_here(job, on_step)
+    else:
+        run_supervised(job, num_workers, work / "train", on_step)
     (work / "model").rename(out)

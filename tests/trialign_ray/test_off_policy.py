@@ -24,8 +24,11 @@ def log_of(action_N, num_per_question=4):
     num = len(action_N)
     return FirstAnswers(
         question_ids=tuple(f"q{n // num_per_question}" for n in range(num)),
+        episode_ids=tuple(f"e{n}" for n in range(num)),
         prompts=("",) * num,
         texts=tuple("abcd"[a] for a in action_N),
+        token_ids=tuple((int(a), 9) for a in action_N),
+        answers=tuple("abcd"[a] for a in action_N),
         truncated_N=np.zeros(num, dtype=bool),
         behaviour_logprob_N=np.log(MU)[action_N],
         truth_N=TRUE[action_N],
@@ -48,10 +51,13 @@ def row(turn, question, texts, truth, **changes):
     return {
         "turn": turn,
         "question_id": question,
+        "episode_id": f"{question}#0",
         "group_ids": ["blue", "green"][:num],
         "present": [True] * num,
         "prompt_text": ["ask"] * num,
         "action_text": texts,
+        "action_token_ids": [[1, 9]] * num,
+        "parsed_answer": texts,
         "truncated": [False] * num,
         "behaviour_logprob": [-1.0] * num,
         "r_truth": truth,

@@ -68,17 +68,33 @@ def run_supervised(
         raise WorkerError(f"fitting {job.out_dir} ended without a model; see {storage_dir}")
 
 
-def _train_loop(config: dict[str, Any]) -> None:
-    import torch
-    from ray import train
+def fit_here(job: SupervisedJob, on_step: Callable[[int, int, float], None] | None = None) -> None:
+    """Runs the job in this process, without Ray: for small models, or inside a Ray task."""
+    _fit(job, 0, 1, on_step)
 
-    from trialign_ray.language_model import load_language_model, save_language_model
-    from trialign_ray.supervised import encode_dialogue, fit_supervised
+
+def _train_loop(config: dict[str, Any]) -> None:
+    from ray import train
 
     settings = SupervisedSettings(**config["settings"])
     job = SupervisedJob(**{**config, "settings": settings})
     context = train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
+    on_step = _progress_writer(job.progress_file) if rank == 0 else None
+    train.report({"loss": _fit(job, rank, world_size, on_step)})
+
+
+def _fit(
+    job: SupervisedJob,
+    rank: int,
+    world_size: int,
+    on_step: Callable[[int, int, float], None] | None,
+) -> float:
+    import torch
+
+    from trialign_ray.language_model import load_language_model, save_language_model
+    from trialign_ray.supervised import encode_dialogue, fit_supervised
+
     torch.set_num_threads(job.num_threads)
     base = load_language_model(Path(job.model_dir))
     with open(job.dialogues_file, encoding="utf-8") as file:
@@ -92,11 +108,11 @@ def _train_loop(config: dict[str, Any]) -> None:
         rank,
         world_size,
         _all_reduce_gradients if world_size > 1 else None,
-        _progress_writer(job.progress_file) if rank == 0 else None,
+        on_step,
     )
     if rank == 0:
         save_language_model(base.model, base.tokenizer, Path(job.out_dir))
-    train.report({"loss": loss})
+    return loss
 
 
 def _progress_writer(path: str) -> Callable[[int, int, float], None]:

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+Utterance = str | Sequence[int]
+"""What is scored: a text, which the end token is added to, or the token ids that were said. Text
+does not always become the same tokens again: a sampled "!" and "." are read as one "!."."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -40,5 +44,5 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[str], decoding: Decoding) -> list[Generation]: ...
 
     def score(
-        self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]
+        self, prompts: Sequence[str], candidates: Sequence[Sequence[Utterance]]
     ) -> list[list[CandidateScore]]: ...

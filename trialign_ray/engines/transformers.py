@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from trialign_ray.engines import CandidateScore, Decoding, Generation
+from trialign_ray.engines import CandidateScore, Decoding, Generation, Utterance
 from trialign_ray.language_model import answer_ids, text_ids
 from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees
 
@@ -66,11 +66,11 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def score(
-        self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]
+        self, prompts: Sequence[str], candidates: Sequence[Sequence[Utterance]]
     ) -> list[list[CandidateScore]]:
         """Log-probability of every candidate after its prompt; rows may differ in their number."""
         trees = [
-            Tree(text_ids(self._tokenizer, p), [answer_ids(self._tokenizer, c) for c in cs])
+            Tree(text_ids(self._tokenizer, p), [self._utterance_ids(c) for c in cs])
             for p, cs in zip(prompts, candidates, strict=True)
         ]
         scores: list[list[CandidateScore]] = []
@@ -88,3 +88,6 @@ class TransformersEngine:
                     ]
                 )
         return scores
+
+    def _utterance_ids(self, utterance: Utterance) -> Sequence[int]:
+        return answer_ids(self._tokenizer, utterance) if isinstance(utterance, str) else utterance

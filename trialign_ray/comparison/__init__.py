@@ -1,0 +1,1 @@
+"""Many methods in many worlds, side by side: `trialign compare`."""

@@ -1,0 +1,162 @@
+"""`trialign compare` from its options: plan, checks, Ray, grid, and what is shown at the end."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trialign_ray.comparison.compare import TUNING_SEED, Comparison, Plan
+from trialign_ray.comparison.methods import methods_by_name
+from trialign_ray.comparison.worlds import World, worlds_by_name
+from trialign_ray.config import load_config
+from trialign_ray.errors import ConfigError, Interrupted, TrialignError
+from trialign_ray.launch import open_progress
+
+SMOKE_METHODS = (
+    *("base", "behaviour", "majority_restyle", "awr_truth", "awr_style", "truth_sft", "dpo"),
+    *("gr_dpo", "rewarded_soup", "trialign", "no_penalty"),
+)
+SMOKE_SETS = (
+    "behaviour.epochs=0.5",
+    "collect.episodes_per_question=1",
+    "clone.steps=12",
+    "critic.steps=20",
+    "evaluate.num_resamples=100",
+    "world.train_fraction=0.12",
+    "world.validation_fraction=0.8",
+)
+"""Seconds per cell: everything runs, no figure means anything."""
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    """`a,b` as ("a", "b")."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def split_seeds(text: str) -> tuple[int, ...]:
+    """`0-4` or `0,2,5` as numbers. Raises: ConfigError."""
+    seeds: list[int] = []
+    for part in split_names(text):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"--seeds {text!r}: expected numbers such as 0-4 or 0,2,5")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    if not seeds:
+        raise ConfigError(f"--seeds {text!r} names no seed; expected numbers such as 0-4 or 0,2,5")
+    return tuple(dict.fromkeys(seeds))
+
+
+def make_plan(
+    config: Path | None,
+    sets: list[str],
+    methods: tuple[str, ...],
+    knobs: tuple[str, ...],
+    tracks: tuple[str, ...],
+    seeds: tuple[int, ...],
+    tune: bool,
+    smoke: bool,
+) -> Plan:
+    """The plan, checked: names, seeds, and that every cell's configuration is valid.
+
+    Raises: ConfigError.
+    """
+    if smoke:
+        methods = methods or SMOKE_METHODS
+        sets, tune = [*SMOKE_SETS, *sets], False
+    worlds_by_name(list(knobs), list(tracks), list(seeds))
+    if tune and TUNING_SEED in seeds:
+        raise ConfigError(
+            f"seed {TUNING_SEED} is the one that settings are chosen on; leave it out of --seeds, or "
+            "use --no-tune"
+        )
+    base = str(config.resolve()) if config else None
+    shared = ("behaviour.num_threads=1", *sets)
+    for method in methods_by_name(list(methods) or None):
+        for setting in method.settings:
+            load_config(config, [*shared, *setting, *method.overrides])
+    tuning = World(knobs[0], tracks[-1], TUNING_SEED) if tune else None
+    command = shlex.join(["trialign", *sys.argv[1:]])
+    return Plan(methods, knobs, tracks, seeds, tuning, base, shared, command)
+
+
+def describe(plan: Plan) -> list[str]:
+    """The arithmetic of a plan."""
+    methods = methods_by_name(list(plan.methods) or None)
+    cells = len(plan.worlds) * len(methods)
+    tried = sum(len(m.settings) for m in methods if not m.tuned_as) if plan.tuning else 0
+    dialogues = len({w.full for w in plan.worlds}) + bool(plan.tuning)
+    return [
+        f"methods: {len(methods)}",
+        f"worlds: {len(plan.worlds)} ({', '.join(w.name for w in plan.worlds)})",
+        f"behaviour models to fit: {dialogues}",
+        f"cells to choose settings ({plan.tuning.name if plan.tuning else 'none'}): {tried}",
+        f"cells: {cells}",
+    ]
+
+
+def run_comparison(plan: Plan, root: Path, resume: bool, dashboard: bool, cpus: float) -> None:
+    """Runs the plan on Ray and shows the tables. Raises: TrialignError if a cell failed, after
+    everything else is done and written."""
+    comparison_root = root.expanduser().resolve()
+    probe = Comparison(plan, comparison_root, progress=None)  # type: ignore[arg-type]
+    probe.open(resume)
+    try:
+        with open_progress(comparison_root) as progress:
+            failed = _run_on_ray(plan, comparison_root, progress, dashboard, cpus)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted; go on with the same command and --resume --run-dir {comparison_root}"
+        ) from error
+    show(comparison_root)
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise TrialignError(
+            f"{len(failed)} tasks were not done; the first: {name}: {reason}; see its log under "
+            f"{comparison_root}, then go on with --resume"
+        )
+
+
+def _run_on_ray(
+    plan: Plan, root: Path, progress: Any, dashboard: bool, cpus: float
+) -> dict[str, str]:
+    from trialign_ray.actors.cell_tasks import RayPool
+    from trialign_ray.run import start_ray
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # cells run side by side: one thread each
+    with progress.stage("ray"):
+        available = start_ray(dashboard)
+    if available.get("CPU", 0) < cpus:
+        raise ConfigError(
+            f"a cell needs {cpus:g} CPUs, there are {available.get('CPU', 0):g}; lower --cpus"
+        )
+    comparison = Comparison(plan, root, progress)
+    timeout_s = load_config(Path(plan.base_config) if plan.base_config else None).resources.timeout_s
+    pools: list[RayPool] = []
+
+    def pool_for(spec: Any) -> RayPool:
+        pools.append(RayPool(spec, cpus, max(timeout_s, 600.0)))
+        return pools[0]
+
+    try:
+        comparison.run(pool_for)
+    finally:
+        for pool in pools:
+            pool.close()
+    return comparison.failed
+
+
+def show(root: Path) -> None:
+    """Writes Parquet and page of a comparison, and prints its tables."""
+    from trialign_ray.comparison.page import write_page
+    from trialign_ray.comparison.results import load, write_parquet
+    from trialign_ray.comparison.tables import terminal
+
+    comparison = load(root)
+    write_parquet(comparison, root)
+    console = Console()
+    for table in terminal(comparison):
+        console.print(table)
+    console.print(f"page: {write_page(comparison, root)}", highlight=False, soft_wrap=True)
