@@ -40,8 +40,7 @@ class WorldConfig(_Section):
     train_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Share of questions in the log, by hash of their id."""
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of questions kept apart for selection, which is not used yet. The rest is the test
-    split."""
+    """Share of questions kept apart for selection and the guard. The rest is the test split."""
     corruption: Corruption = Corruption()
     """TruthWorld's knobs A, B, F, S. All 0 is the clean control."""
 

@@ -149,7 +149,7 @@ def test_one_seed_has_no_interval_and_who_is_not_behind_is_marked(tmp_path):
     rows = rows_of(analysis)
     assert all(r.versus.verdict == "one seed" for r in rows.values() if r.versus)
     assert {n for n, r in rows.items() if r.marked} == {"base", "winner", "twin"}
-    assert "+0.500 one seed" in markdown(analysis)
+    assert "+0.500 (one seed)" in markdown(analysis)
     assert "nan" not in markdown(analysis) and "nan" not in printed(analysis)
 
 

@@ -123,6 +123,15 @@ def analyse(source: Results | Analysis) -> Analysis:
     )
 
 
+def compact_rows(
+    analysis: Analysis, sections: Sequence[Section]
+) -> list[tuple[Method, list[Row | None]]]:
+    """Each method's row in each of the sections, without methods that have none."""
+    found = [{r.method.name: r for r in (*s.ablations, *s.rows)} for s in sections]
+    lines = [(m, [by_name.get(m.name) for by_name in found]) for m in analysis.methods]
+    return [(method, rows) for method, rows in lines if any(rows)]
+
+
 def _sections(record: Mapping[str, Any], rows: Sequence[CellResult]) -> list[tuple[str, str]]:
     """Knobs and tracks that have rows, those of the record first and in its order."""
     planned = [(k, t) for k in record["knobs"] for t in record["tracks"]]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from math import isnan
 from typing import Any
 
 import plotly.graph_objects as go
@@ -153,15 +152,7 @@ def forest(rows: Sequence[Row]) -> go.Figure:
                 "size": 9,
                 "symbol": "circle-open" if verdict == "one seed" else "circle",
             },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [_width(high - m) for m, (_, high) in zip(means, ends, strict=True)],
-                "arrayminus": [_width(m - low) for m, (low, _) in zip(means, ends, strict=True)],
-                "color": color,
-                "thickness": 2,
-                "width": 4,
-            },
+            error_x=None if verdict == "one seed" else _interval_bars(means, ends, color),
             customdata=[[_hover(r)] for r, _ in chosen],
             hovertemplate="%{customdata[0]}<extra></extra>",
         )
@@ -172,15 +163,25 @@ def forest(rows: Sequence[Row]) -> go.Figure:
     return _styled(figure, 110 + 22 * len(paired))
 
 
-def _width(value: float) -> float:
-    return 0.0 if isnan(value) else value
+def _interval_bars(
+    means: Sequence[float], ends: Sequence[Sequence[float]], color: str
+) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - m for m, (_, high) in zip(means, ends, strict=True)],
+        "arrayminus": [m - low for m, (low, _) in zip(means, ends, strict=True)],
+        "color": color,
+        "thickness": 2,
+        "width": 4,
+    }
 
 
 def _styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 10, "r": 20, "t": 40, "b": 10},
+        margin={"l": 10, "r": 20, "t": 40, "b": 24},
         font={"family": "Inter, system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         paper_bgcolor="rgba(0,0,0,0)",

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from trialign_ray.checkpoint import write_atomically
+from trialign_ray.comparison.cell_results import BEHAVIOUR
 from trialign_ray.comparison.compare import TUNING_SEED, Comparison, Plan
 from trialign_ray.comparison.methods import methods_by_name
 from trialign_ray.comparison.worlds import World, worlds_by_name
@@ -72,6 +74,8 @@ def make_plan(
             f"seed {TUNING_SEED} is the one that settings are chosen on; leave it out of --seeds, or "
             "use --no-tune"
         )
+    if tune and methods and BEHAVIOUR not in methods:
+        methods = (BEHAVIOUR, *methods)  # settings are chosen by what they gain over it
     base = str(config.resolve()) if config else None
     shared = ("behaviour.num_threads=1", *sets)
     for method in methods_by_name(list(methods) or None):
@@ -133,7 +137,9 @@ def _run_on_ray(
             f"a cell needs {cpus:g} CPUs, there are {available.get('CPU', 0):g}; lower --cpus"
         )
     comparison = Comparison(plan, root, progress)
-    timeout_s = load_config(Path(plan.base_config) if plan.base_config else None).resources.timeout_s
+    timeout_s = load_config(
+        Path(plan.base_config) if plan.base_config else None
+    ).resources.timeout_s
     pools: list[RayPool] = []
 
     def pool_for(spec: Any) -> RayPool:
@@ -149,14 +155,17 @@ def _run_on_ray(
 
 
 def show(root: Path) -> None:
-    """Writes Parquet and page of a comparison, and prints its tables."""
+    """Writes Parquet, Markdown and page of a comparison, and prints its tables."""
+    from trialign_ray.comparison.analysis import analyse
     from trialign_ray.comparison.page import write_page
     from trialign_ray.comparison.results import load, write_parquet
-    from trialign_ray.comparison.tables import terminal
+    from trialign_ray.comparison.tables import markdown, terminal
 
-    comparison = load(root)
-    write_parquet(comparison, root)
+    results = load(root)
+    write_parquet(results, root)
+    analysis = analyse(results)
+    write_atomically(root / "comparison.md", markdown(analysis).encode())
     console = Console()
-    for table in terminal(comparison):
+    for table in terminal(analysis):
         console.print(table)
-    console.print(f"page: {write_page(comparison, root)}", highlight=False, soft_wrap=True)
+    console.print(f"page: {write_page(analysis, root)}", highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from trialign_ray.comparison.analysis import Analysis, Choice, Section, analyse
+from trialign_ray.comparison.analysis import Analysis, Choice, Section, analyse, compact_rows
 from trialign_ray.comparison.cell_results import BEHAVIOUR
 from trialign_ray.comparison.methods import OURS
 from trialign_ray.comparison.results import Results
@@ -63,7 +63,9 @@ def _header(analysis: Analysis) -> str:
         "groups or large models.",
     ]
     if analysis.not_finished:
-        lines.append(f"**Cells that are not finished: {len(analysis.not_finished)}**, listed below.")
+        lines.append(
+            f"**Cells that are not finished: {len(analysis.not_finished)}**, listed below."
+        )
     return "\n\n".join(lines)
 
 
@@ -81,7 +83,8 @@ def _rows(rows: Sequence[Row]) -> str:
     head = (
         *("method", "family", "calls", "worst group's truth", "mean truth", "all right"),
         *("agree and wrong", "worst style explicit", "implicit", "style kept"),
-        *(f"{OURS} - it, truth", "mark", f"{OURS} - it, style", f"{OURS}'s not inferior"),
+        *(f"{OURS} - it, truth", "mark", f"{OURS} - it, all right"),
+        *(f"{OURS} - it, style", f"{OURS}'s not inferior"),
     )
     return _table(head, map(_row, rows))
 
@@ -103,6 +106,7 @@ def _row(row: Row) -> list[str]:
         "yes" if row.keeps_style else "no",
         difference(row.versus.truth if row.versus else None),
         f"**{said}**" if row.marked else said,
+        difference(row.versus.all_correct if row.versus else None),
         difference(row.versus.style if row.versus else None),
         style_verdict(row),
     ]
@@ -123,11 +127,9 @@ def _compact(analysis: Analysis) -> str:
     if not analysis.secondary:
         return ""
     sections = analysis.secondary
-    found = [{r.method.name: r for r in (*s.ablations, *s.rows)} for s in sections]
     rows = [
-        [m.name, m.family, *(compact_cell(by_name.get(m.name)) for by_name in found)]
-        for m in analysis.methods
-        if any(m.name in by_name for by_name in found)
+        [method.name, method.family, *map(compact_cell, own)]
+        for method, own in compact_rows(analysis, sections)
     ]
     head = ("method", "family", *(f"{s.name} ({_seeds(s)})" for s in sections))
     text = (

@@ -138,9 +138,7 @@ def _ours() -> list[Method]:
 
 def _ablations() -> list[Method]:
     def without(name: str, summary: str, *overrides: str) -> Method:
-        return Method(
-            name, "ablation", summary, "trialign", overrides, _lambdas(), tuned_as=OURS
-        )
+        return Method(name, "ablation", summary, "trialign", overrides, _lambdas(), tuned_as=OURS)
 
     return [
         without("no_penalty", "lambda 0", "targets.penalty_weight=0"),

@@ -8,7 +8,7 @@ from plotly.offline import get_plotlyjs
 import trialign_ray
 from trialign_ray.checkpoint import write_atomically
 from trialign_ray.comparison import words
-from trialign_ray.comparison.analysis import Analysis, analyse
+from trialign_ray.comparison.analysis import Analysis, analyse, compact_rows
 from trialign_ray.comparison.cell_results import BEHAVIOUR
 from trialign_ray.comparison.charts import FAMILY_COLORS, forest, trade_off
 from trialign_ray.comparison.methods import OURS
@@ -36,6 +36,7 @@ def write_page(source: Results | Analysis, root: Path) -> Path:
         behaviour=BEHAVIOUR,
         colors=FAMILY_COLORS,
         charts=_charts(analysis),
+        compact=compact_rows(analysis, analysis.secondary),
         plotly_js=get_plotlyjs(),
     )
     write_atomically(root / PAGE, html.encode())

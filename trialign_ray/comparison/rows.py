@@ -15,7 +15,13 @@ from trialign_ray.comparison.cell_results import BEHAVIOUR, CellResult, SplitRes
 from trialign_ray.comparison.methods import OURS, Method
 from trialign_ray.errors import DataError
 from trialign_ray.ops.pareto import pareto_mask
-from trialign_ray.ops.seeds_statistics import SeedDifference, hierarchical_interval, worst_group
+from trialign_ray.ops.seeds_statistics import (
+    SeedDifference,
+    all_correct,
+    hierarchical_interval,
+    worst_group,
+)
+from trialign_ray.ops.statistics import Statistic
 from trialign_ray.seeds import derive_seed
 from trialign_ray.summary import ADHERENCE_MARGIN
 
@@ -37,10 +43,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Versus:
-    """Our method minus another, paired by seed and question, in the worst group's truth and in the
-    worst group's style under the explicit prompt (None where it was not asked for)."""
+    """Our method minus another, paired by seed and question: in the worst group's truth, in the
+    share of questions that all groups are told rightly, and in the worst group's style under the
+    explicit prompt (None where it was not asked for)."""
 
     truth: SeedDifference
+    all_correct: SeedDifference
     style: SeedDifference | None
 
     @property
@@ -155,18 +163,22 @@ def _versus(theirs: BySeed, ours: BySeed, salt: tuple[str, ...]) -> Versus | Non
     if not seeds:
         return None
     pairs = [(theirs[s], ours[s]) for s in seeds]
-    truth = _difference(pairs, lambda split: split.correct_GX, salt)
+    truth = _difference(pairs, lambda split: split.correct_GX, worst_group, salt)
+    together = _difference(pairs, lambda split: split.correct_GX, all_correct, salt)
     asked = all(c.test.metrics.adherence_explicit_worst is not None for p in pairs for c in p)
-    style = _difference(pairs, lambda split: split.adherence_GA, salt) if asked else None
-    return Versus(truth, style)
+    style = None
+    if asked:
+        style = _difference(pairs, lambda split: split.adherence_GA, worst_group, salt)
+    return Versus(truth, together, style)
 
 
 def _difference(
     pairs: Sequence[tuple[CellResult, CellResult]],
     scores_of: Callable[[SplitResult], NDArray[np.bool_]],
+    statistic: Statistic,
     salt: tuple[str, ...],
 ) -> SeedDifference:
-    """Ours minus theirs in the worst group's mean, with the hierarchical interval."""
+    """Ours minus theirs in a statistic of (G, ..., X), with the hierarchical interval."""
     for a, b in pairs:
         same = a.test.question_ids == b.test.question_ids
         if not same or scores_of(a.test).shape != scores_of(b.test).shape:
@@ -179,7 +191,7 @@ def _difference(
     return hierarchical_interval(
         first,
         second,
-        worst_group,
+        statistic,
         confidence=CONFIDENCE,
         num_resamples=NUM_RESAMPLES,
         seed=derive_seed(0, "comparison", *salt) % 2**32,

@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from trialign_ray.comparison.analysis import Analysis, Section, analyse
+from trialign_ray.comparison.analysis import Analysis, Section, analyse, compact_rows
 from trialign_ray.comparison.markdown import markdown
 from trialign_ray.comparison.methods import OURS
 from trialign_ray.comparison.results import Results
@@ -111,11 +111,8 @@ def _compact_table(analysis: Analysis, sections: Sequence[Section]) -> Table:
     legend = f"= ties {OURS} (or one seed, no worse), > beats it, ~ style lost"
     title = "other worlds: worst group's truth"
     table = _table(title, ("method",), [s.name for s in sections], legend)
-    found = [{r.method.name: r for r in (*s.ablations, *s.rows)} for s in sections]
-    for method in analysis.methods:
-        rows = [by_name.get(method.name) for by_name in found]
-        if any(rows):
-            table.add_row(escape(method.name), *map(compact_cell, rows))
+    for method, rows in compact_rows(analysis, sections):
+        table.add_row(escape(method.name), *map(compact_cell, rows))
     return table
 
 

@@ -30,7 +30,7 @@ def difference(value: SeedDifference | None) -> str:
     if value is None:
         return NONE
     low, high = value.interval
-    known = "one seed" if isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
+    known = "(one seed)" if isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
     return f"{value.mean:+.3f} {known}"
 
 
