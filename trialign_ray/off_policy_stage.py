@@ -73,7 +73,7 @@ def evaluate_off_policy(
     rescored = _score(logs, doubted, workers, "behaviour")
     scored = _score(logs, {g: _all(log) for g, log in logs.items()}, workers, model)
     groups = {
-        g: _group_report(log, rescored[g], scored[g], options, derive_seed(config.seed, g))
+        g: group_report(log, rescored[g], scored[g], options, derive_seed(config.seed, g))
         for g, log in logs.items()
     }
     return {
@@ -127,7 +127,7 @@ def _score(
     return padded
 
 
-def _group_report(
+def group_report(
     log: GroupLog, old_XK: Floats, new_XK: Floats, options: EstimateOptions, seed: int
 ) -> dict[str, Any]:
     rescored_N = np.where(_reread(log), log.reference_N, _of_answers(log, old_XK))
