@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -155,6 +155,37 @@ def compare(
     if not dry_run:
         where = run_dir or Path("runs") / ("compare-smoke" if smoke else "compare")
         comparison.run_comparison(plan, where, resume, dashboard, cpus)
+
+
+@app.command()
+def frontier(
+    run: RunPath,
+    settings: Annotated[
+        int | None, typer.Option(min=1, help="How many settings to solve; the whole grid if out.")
+    ] = None,
+    train: Annotated[
+        int, typer.Option(min=0, help="Train so many of them: promise against result.")
+    ] = 0,
+    sets: Sets = None,
+    dashboard: Dashboard = False,
+) -> None:
+    """Sweep penalty, KL and welfare on a run's log, before anything is trained."""
+    from trialign_ray.run import start_ray
+    from trialign_ray.run_directory import existing_run
+    from tuning.frontier import run_frontier
+    from tuning.frontier_tables import show_frontier
+    from tuning.frontier_training import train_here, train_on_ray
+
+    root = existing_run(run)[0].root
+    with open_progress(root / "frontier") as progress:
+        if train:
+            with progress.stage("ray"):
+                start_ray(dashboard)
+        trainer = train_on_ray if train else train_here
+        options = {"progress": progress, "trainer": trainer, "sets": tuple(sets or ())}
+        summary = run_frontier(root, train, settings, **options)
+    show_frontier(summary, Console())
+    raise typer.Exit(EXIT_FAILED if summary.broken else 0)
 
 
 @app.command()

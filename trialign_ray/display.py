@@ -23,6 +23,8 @@ STAGE_TITLES = {
     "report": "write the report",
     "tune": "choose every method's setting",
     "compare": "run all methods in all worlds",
+    "frontier": "solve the central problem for every setting",
+    "trained": "train points of the frontier",
 }
 
 

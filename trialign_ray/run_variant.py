@@ -5,8 +5,9 @@ A variant is an ordinary run directory inside the run that it comes from, made i
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from envs.types import Split
@@ -19,9 +20,13 @@ from trialign_ray.comparison.worlds import (
 )
 from trialign_ray.config import load_config
 from trialign_ray.errors import TrialignError
-from trialign_ray.evaluate import evaluate_model
+from trialign_ray.evaluate import answer_metrics, answer_questions
+from trialign_ray.metrics import Protocol
+from trialign_ray.run import Recipe
 from trialign_ray.run_directory import RunDirectory
 
+ByGroup = dict[str, dict[str, float]]
+"""Values by split and group."""
 RESULT_FILE = "realised.json"
 SPLITS: tuple[Split, ...] = ("validation", "test")
 SHARED = ("models", "dataset", "critic/reference_scores.parquet")
@@ -38,18 +43,21 @@ class Variant:
 
 @dataclass(frozen=True)
 class Realised:
-    """What a trained variant is worth, by split; failure: why there is nothing."""
+    """What a trained variant is worth on held-out questions, by split and group.
 
-    truth: dict[str, dict[str, float]]
-    adherence: dict[str, dict[str, float]]
+    personalization: mean preference score of the log's raters, on the scale of what is promised.
+    adherence: share of answers that keep every style rule. failure: why there is nothing.
+    """
+
+    truth: ByGroup = field(default_factory=dict)
+    personalization: ByGroup = field(default_factory=dict)
+    adherence: ByGroup = field(default_factory=dict)
     wall_s: float = 0.0
     failure: str = ""
 
-    def worst_truth(self, split: str) -> float:
-        return min(self.truth[split].values())
-
-    def worst_adherence(self, split: str) -> float:
-        return min(self.adherence[split].values())
+    @property
+    def splits(self) -> list[str]:
+        return list(self.truth)
 
 
 def train_variant(variant: Variant) -> Realised:
@@ -60,7 +68,7 @@ def train_variant(variant: Variant) -> Realised:
     try:
         return _realised(_trained(variant))
     except TrialignError as error:
-        return Realised({}, {}, failure=str(error))
+        return Realised(failure=str(error))
 
 
 def _trained(variant: Variant) -> dict[str, Any]:
@@ -76,11 +84,12 @@ def _trained(variant: Variant) -> dict[str, Any]:
         share_files(source, recipe.run_dir, shared)
         recipe.solve()
         recipe.clone()
-        splits = [s for s in SPLITS if any(q.has_truth for q in recipe.setting.of_split(s))]
-        metrics = {s: evaluate_model(recipe.protocol(s), recipe.workers, "aligned") for s in splits}
+        splits: list[Split] = [
+            s for s in SPLITS if any(q.has_truth for q in recipe.setting.of_split(s))
+        ]
         result = {
             "overrides": list(variant.overrides),
-            "splits": metrics,
+            "splits": {s: _asked(recipe, s) for s in splits},
             "wall_s": time.monotonic() - started,
         }
     finally:
@@ -91,11 +100,31 @@ def _trained(variant: Variant) -> dict[str, Any]:
     return result
 
 
+def _asked(recipe: Recipe, split: Split) -> dict[str, Any]:
+    """The metrics of the run's adapters, and how the log's raters would like what they say."""
+    protocol, modes = recipe.protocol(split), recipe.config.evaluate.modes
+    answers = {m: answer_questions(protocol, recipe.workers, "aligned", m) for m in modes}
+    metrics = answer_metrics(protocol, answers, jsd=None)
+    liked = {g: _liking(recipe, protocol, g, said) for g, said in answers[modes[0]].texts.items()}
+    metrics["personalization"] = {g: value for g, value in liked.items() if value is not None}
+    return metrics
+
+
+def _liking(recipe: Recipe, protocol: Protocol, group: str, said: list[str]) -> float | None:
+    judged = [
+        recipe.setting.log_judge(group, question, text).personalization
+        for question, text in zip(protocol.questions, said, strict=True)
+    ]
+    known = [value for value in judged if value is not None]
+    return fmean(known) if known else None
+
+
 def _realised(result: dict[str, Any]) -> Realised:
-    """Truth and adherence by split and group, the latter under the first prompt mode."""
-    truth, adherence = {}, {}
-    for split, metrics in result["splits"].items():
-        first = next(iter(metrics["adherence"].values()))
-        adherence[split] = first["by_group"]
-        truth[split] = metrics["truth"]["by_group"]
-    return Realised(truth, adherence, result["wall_s"])
+    """Adherence under the first prompt mode, as truth and personalization."""
+    splits = result["splits"]
+    return Realised(
+        truth={s: m["truth"]["by_group"] for s, m in splits.items()},
+        personalization={s: m["personalization"] for s, m in splits.items()},
+        adherence={s: next(iter(m["adherence"].values()))["by_group"] for s, m in splits.items()},
+        wall_s=result["wall_s"],
+    )

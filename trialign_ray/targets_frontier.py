@@ -64,7 +64,7 @@ def find_frontier(points: Sequence[Point], log: Prediction) -> Frontier:
 
 
 def _front(values_NM: Floats) -> list[int]:
-    """Places on the Pareto front, of equal points the first, by first objective from high to low."""
+    """Places on the Pareto front, of equal points the first, from high to low."""
     places = np.flatnonzero(pareto_mask(values_NM))
     _, first = np.unique(values_NM[places], axis=0, return_index=True)
     return sorted(places[first].tolist(), key=lambda n: (*(-values_NM[n]).tolist(), n))

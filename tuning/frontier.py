@@ -52,7 +52,13 @@ class FrontierSummary:
 
     @property
     def failed(self) -> list[Point]:
+        """Settings without a certified solution."""
         return [p for p in self.points if p.prediction is None]
+
+    @property
+    def broken(self) -> list[TrainedPoint]:
+        """Points that were to be trained and are not."""
+        return [t for t in self.trained if t.realised.failure]
 
     @property
     def html(self) -> Path:
@@ -117,7 +123,8 @@ def write_frontier(summary: FrontierSummary) -> None:
 
     summary.folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(i, p) for i, p in enumerate(summary.points)]
-    columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(k for r in rows for k in r)}
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns = {key: [row.get(key) for row in rows] for key in keys}
     pq.write_table(pa.table(columns), summary.folder / "frontier.parquet", compression="zstd")
     record = json.dumps(frontier_record(summary), indent=2, allow_nan=False)
     (summary.folder / "frontier.json").write_text(record, encoding="utf-8")
@@ -139,9 +146,7 @@ def frontier_record(summary: FrontierSummary) -> dict[str, Any]:
     return {
         "num_settings": len(summary.points),
         "sweep_s": summary.sweep_s,
-        "failed": [
-            {"name": setting_name(p.settings), "reason": p.failure} for p in summary.failed
-        ],
+        "failed": [{"name": setting_name(p.settings), "reason": p.failure} for p in summary.failed],
         "log": _promise(summary.log),
         "own": _promise(summary.own) if summary.own else None,
         "hypervolume": summary.frontier.hypervolume,

@@ -1,7 +1,5 @@
-"""What a person sees of a frontier: frontier.html (one file, nothing loaded from outside) and the
-tables of the terminal."""
+"""frontier.html: one file, nothing loaded from outside."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
-from rich.table import Table
 
-from trialign_ray.targets_prediction import Prediction
 from trialign_ray.targets_sweep import Point
 from tuning.frontier_grid import setting_name
+from tuning.frontier_tables import figures_of, flags, line_rows, worst_of
 
 if TYPE_CHECKING:
     from tuning.frontier import FrontierSummary
 
 INK, LINE, OWN, LOG = "#1d2733", "#1d2733", "#b0455f", "#8a94a6"
-TRUTH, STYLE = "#1f7a8c", "#c2703d"
+TRUTH, LIKING = "#1f7a8c", "#c2703d"
 SYMBOLS = {
     "log_nash": "circle",
     "power_mean": "diamond",
@@ -29,7 +26,6 @@ SYMBOLS = {
     "maximin": "cross",
     "generalized_gini": "pentagon",
 }
-MAX_ROWS = 12
 _TEMPLATE = "frontier.html.j2"
 
 
@@ -50,93 +46,15 @@ def frontier_page(summary: "FrontierSummary") -> str:
         run_name=summary.folder.parent.name,
         summary=summary,
         recommended=[
-            (r, None if r.index is None else (summary.points[r.index], _flags(summary, r.index)))
+            (r, None if r.index is None else (summary.points[r.index], flags(summary, r.index)))
             for r in summary.frontier.recommended
         ],
-        rows=_rows(summary),
+        rows=line_rows(summary),
         failed=[(setting_name(p.settings), p.failure) for p in summary.failed],
-        broken=[t for t in summary.trained if t.realised.failure],
+        broken=summary.broken,
         num_trained=len(done),
         charts={name: figure.to_json() or "" for name, figure in charts.items()},
         plotly_js=get_plotlyjs(),
-    )
-
-
-def frontier_tables(summary: "FrontierSummary") -> list[Table]:
-    """What to print: the Pareto line in short, the recommendations, and promises kept."""
-    line = Table(
-        title=f"Nothing beats these in truth and style ({len(summary.frontier.line)} of "
-        f"{len(summary.points)} settings)",
-        title_justify="left",
-    )
-    line.add_column("players, welfare", overflow="fold")
-    for name in ("lambda", "beta", "worst truth", "worst style", "inconsistency"):
-        line.add_column(name, justify="right", no_wrap=True)
-    for label, weights, figures in _rows(summary):
-        line.add_row(label, *weights, *figures)
-    tables = [line, _recommended_table(summary)]
-    if summary.trained:
-        tables.append(_trained_table(summary))
-    return tables
-
-
-def _recommended_table(summary: "FrontierSummary") -> Table:
-    table = Table(title="Recommended", title_justify="left")
-    table.add_column("for", no_wrap=True)
-    table.add_column("paste into `trialign train`", overflow="fold")
-    for r in summary.frontier.recommended:
-        flags = "none keeps what every group had" if r.index is None else _flags(summary, r.index)
-        table.add_row(r.name, flags)
-    return table
-
-
-def _trained_table(summary: "FrontierSummary") -> Table:
-    table = Table(title="Trained: promised and realised on test questions", title_justify="left")
-    table.add_column("setting", overflow="fold")
-    for name in ("truth promised", "realised", "style promised", "realised"):
-        table.add_column(name, justify="right")
-    for t in summary.trained:
-        promise, realised = summary.points[t.index].promise, t.realised
-        if realised.failure:
-            table.add_row(t.name, "failed:", realised.failure, "", "")
-            continue
-        figures = (
-            promise.worst_truth,
-            realised.worst_truth("test"),
-            promise.worst_personalization,
-            realised.worst_adherence("test"),
-        )
-        table.add_row(t.name, *(f"{value:.3f}" for value in figures))
-    return table
-
-
-def _flags(summary: "FrontierSummary", index: int) -> str:
-    return " ".join(f"--set {override}" for override in summary.overrides[index])
-
-
-def _rows(summary: "FrontierSummary") -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Some of the Pareto line, evenly, its ends among them."""
-    line = summary.frontier.line
-    count = min(MAX_ROWS, len(line))
-    places = [round(i * (len(line) - 1) / max(count - 1, 1)) for i in range(count)]
-    rows = []
-    for point in (summary.points[line[place]] for place in places):
-        kept = {
-            k: v for k, v in point.settings.items() if k not in ("kl_weight", "penalty_weight")
-        }
-        weights = (
-            f"{point.settings.get('penalty_weight', math.nan):g}",
-            f"{point.settings.get('kl_weight', math.nan):g}",
-        )
-        rows.append((setting_name(kept), weights, _figures(point.promise)))
-    return rows
-
-
-def _figures(promise: Prediction) -> tuple[str, str, str]:
-    return (
-        f"{promise.worst_truth:.3f}",
-        f"{promise.worst_personalization:.3f}",
-        f"{promise.inconsistency:.4f}",
     )
 
 
@@ -154,7 +72,7 @@ def tradeoff_chart(summary: "FrontierSummary") -> go.Figure:
         hoverinfo="skip",
     )
     _add_marks(figure, summary, lambda p: (p.worst_personalization, p.worst_truth))
-    figure.update_xaxes(title="style of the worst group, promised", tickformat=".0%")
+    figure.update_xaxes(title="personalization of the worst group, promised", tickformat=".0%")
     figure.update_yaxes(title="truth of the worst group, promised", tickformat=".0%")
     return _styled(figure, 620)
 
@@ -219,10 +137,10 @@ def _penalty_weight(point: Point) -> float:
 def _hover(point: Point) -> str:
     settings = "<br>".join(f"{key} {value}" for key, value in point.settings.items())
     promise = point.promise
-    truth, style, inconsistency = _figures(promise)
+    truth, liking, inconsistency = figures_of(promise)
     by_group = ", ".join(f"{group} {value:.3f}" for group, value in promise.truth.items())
     return (
-        f"<b>truth {truth}, style {style}</b><br>inconsistency {inconsistency}, KL "
+        f"<b>truth {truth}, personalization {liking}</b><br>inconsistency {inconsistency}, KL "
         f"{promise.kl:.3f}<br>truth: {by_group}<br>{settings}"
     )
 
@@ -240,7 +158,7 @@ def _add_marks(figure: go.Figure, summary: "FrontierSummary", axes: Any) -> None
             mode="markers",
             name=name,
             marker={"symbol": symbol, "size": 15, "color": color, "line": {"width": 1.5}},
-            text=[", ".join(_figures(promise))],
+            text=[", ".join(figures_of(promise))],
             hovertemplate=name + ": %{text}<extra></extra>",
         )
     chosen = [r for r in summary.frontier.recommended if r.index is not None]
@@ -263,17 +181,17 @@ def _add_marks(figure: go.Figure, summary: "FrontierSummary", axes: Any) -> None
 
 
 def realised_chart(summary: "FrontierSummary") -> go.Figure:
-    """Promised against realised worst truth and worst style, test and validation, with y = x."""
+    """Promised against realised, worst group, test and validation, with y = x."""
     figure = go.Figure()
     done = [t for t in summary.trained if not t.realised.failure]
     names = [t.name for t in done]
     promised = [summary.points[t.index].promise for t in done]
-    for split in done[0].realised.truth:
-        truth = [t.realised.worst_truth(split) for t in done]
-        style = [t.realised.worst_adherence(split) for t in done]
+    for split in done[0].realised.splits:
+        truth = [worst_of(t.realised.truth[split]) for t in done]
+        liking = [worst_of(t.realised.personalization[split]) for t in done]
         pairs = (
             ("truth", TRUTH, [p.worst_truth for p in promised], truth),
-            ("style", STYLE, [p.worst_personalization for p in promised], style),
+            ("personalization", LIKING, [p.worst_personalization for p in promised], liking),
         )
         for what, color, before, after in pairs:
             _add_pairs(figure, f"{what}, {split}", color, split == "test", before, after, names)

@@ -52,8 +52,8 @@ def train_on_ray(
                 last_end = time.monotonic()
                 yield pending.pop(reference), _fetched(reference)
             if time.monotonic() - last_end > timeout_s:
-                for reference, i in list(pending.items()):
-                    yield i, Realised({}, {}, failure=f"no result in {timeout_s:g} s")
+                for i in pending.values():
+                    yield i, Realised(failure=f"no result in {timeout_s:g} s")
                 break
     finally:
         for reference in pending:
@@ -67,7 +67,7 @@ def _fetched(reference: Any) -> Realised:
     try:
         return ray.get(reference, timeout=POLL_S)
     except RayError as error:
-        return Realised({}, {}, failure=str(error).splitlines()[0])
+        return Realised(failure=str(error).splitlines()[0])
 
 
 def train_points(
@@ -101,19 +101,22 @@ def train_points(
 def correlations(
     points: Sequence[Point], trained: Sequence[TrainedPoint]
 ) -> dict[str, dict[str, float | None]]:
-    """Spearman's rho of promised and realised worst truth and worst adherence, by split."""
+    """Spearman's rho of what the worst group was promised and what it got, by split: truth,
+    personalization, and promised personalization with adherence to the style rules."""
     done = [t for t in trained if not t.realised.failure]
-    promises = [points[t.index].promise for t in done]
-    splits = [s for s in ("validation", "test") if done and s in done[0].realised.truth]
+    truth = [points[t.index].promise.worst_truth for t in done]
+    liking = [points[t.index].promise.worst_personalization for t in done]
+
+    def rho(promised: Sequence[float], realised: Sequence[dict[str, float]]) -> float | None:
+        if not all(realised):  # personalization that no rater scored
+            return None
+        return rank_agreement(promised, [min(by_group.values()) for by_group in realised])
+
     return {
         split: {
-            "truth": rank_agreement(
-                [p.worst_truth for p in promises], [t.realised.worst_truth(split) for t in done]
-            ),
-            "personalization": rank_agreement(
-                [p.worst_personalization for p in promises],
-                [t.realised.worst_adherence(split) for t in done],
-            ),
+            "truth": rho(truth, [t.realised.truth[split] for t in done]),
+            "personalization": rho(liking, [t.realised.personalization[split] for t in done]),
+            "adherence": rho(liking, [t.realised.adherence[split] for t in done]),
         }
-        for split in splits
+        for split in (done[0].realised.splits if done else [])
     }

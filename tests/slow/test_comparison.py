@@ -1,4 +1,4 @@
-"""`trialign compare --smoke` as a user runs it: killed in the middle, resumed, every row printed."""
+"""`trialign compare --smoke` as a user runs it: killed midway, resumed, every row printed."""
 
 import json
 import os

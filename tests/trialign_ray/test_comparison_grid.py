@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trialign_ray.comparison.cells import Cell, cell_file
-from trialign_ray.comparison.compare import Comparison, Plan
+from trialign_ray.comparison.compare import Comparison, Plan, open_root
 from trialign_ray.comparison.grid import GridSpec, LocalPool, Outcome, Task, grid_tasks, run_grid
 from trialign_ray.comparison.launch import SMOKE_SETS, describe, make_plan, split_names, split_seeds
 from trialign_ray.comparison.methods import NUM_SETTINGS, Method, all_methods, methods_by_name
@@ -139,7 +139,8 @@ def test_names_and_seeds_are_read():
 
 def test_a_plan_says_what_it_costs():
     text = "\n".join(describe(plan(("sft", "dpo"), seeds=(0, 1), tune=True)))
-    assert "cells: 4" in text and "cells to choose settings (AS-T2-s100): 6" in text
+    assert "methods: 3" in text and "cells: 6" in text  # the deployed model is the bar for choosing
+    assert "cells to choose settings (AS-T2-s100): 7" in text
     assert "behaviour models to fit: 3" in text
 
 
@@ -150,9 +151,8 @@ def finished(tmp_path_factory) -> Path:
     small = Plan(
         ("behaviour", "sft", "pooled_dpo"), ("A+S",), ("T2",), (0,), None, None, SMALL_SETS
     )
-    comparison = Comparison(small, root, None)  # type: ignore[arg-type]
-    comparison.open(resume=False)
-    comparison.progress = Progress(root)
+    open_root(small, root, resume=False)
+    comparison = Comparison(small, root, Progress(root))
     comparison.run(LocalPool)
     comparison.progress.close()
     assert not comparison.failed, comparison.failed
@@ -194,15 +194,15 @@ def test_a_second_run_does_nothing_and_another_plan_is_refused(finished):
     again = Plan(
         ("behaviour", "sft", "pooled_dpo"), ("A+S",), ("T2",), (0,), None, None, SMALL_SETS
     )
+    open_root(again, finished, resume=True)
     comparison = Comparison(again, finished, Progress(finished))
-    comparison.open(resume=True)
     comparison.run(LocalPool)
     assert cell.stat().st_mtime_ns == before
     other = Plan(("sft",), ("A+S",), ("T2",), (0,), None, None, ("clone.steps=4",))
     with pytest.raises(ConfigError, match="was started with sets"):
-        Comparison(other, finished, Progress(finished)).open(resume=True)
+        open_root(other, finished, resume=True)
     with pytest.raises(ConfigError, match="go on with --resume"):
-        Comparison(again, finished, Progress(finished)).open(resume=False)
+        open_root(again, finished, resume=False)
 
 
 def test_a_cell_that_raises_is_logged_and_named(tmp_path):

@@ -50,25 +50,6 @@ class Comparison:
     progress: Progress
     failed: dict[str, str] = field(default_factory=dict)
 
-    def open(self, resume: bool) -> None:
-        """Creates the folder, or opens it to go on. Raises: ConfigError if it is of another plan."""
-        record = self.root / RECORD
-        if record.is_file():
-            before = read_json(record)["plan"]
-            if not resume:
-                raise ConfigError(
-                    f"{self.root} holds a comparison; go on with --resume, or choose another "
-                    "--run-dir"
-                )
-            for key in ("tuning", "base_config", "sets"):
-                if before[key] != self._plan_tree()[key]:
-                    raise ConfigError(
-                        f"{self.root} was started with {key} {before[key]}, now it is "
-                        f"{self._plan_tree()[key]}; choose another --run-dir"
-                    )
-            return
-        self.root.mkdir(parents=True, exist_ok=True)
-
     def run(self, pool_for: Callable[[GridSpec], Pool]) -> None:
         """Chooses settings, then runs the grid; what fails is in `failed`, the rest is done."""
         methods = methods_by_name(list(self.plan.methods) or None)
@@ -108,7 +89,7 @@ class Comparison:
     def _write_record(self, methods: list[Method], chosen: dict[str, int], choice: Any) -> None:
         tuning = self.plan.tuning
         record = {
-            "plan": self._plan_tree(),
+            "plan": plan_tree(self.plan),
             "methods": [m.name for m in methods],
             "knobs": self.plan.knobs,
             "tracks": self.plan.tracks,
@@ -121,9 +102,33 @@ class Comparison:
         }
         write_json(self.root / RECORD, record)
 
-    def _plan_tree(self) -> dict[str, Any]:
-        tree = asdict(self.plan)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()}
+
+def plan_tree(plan: Plan) -> dict[str, Any]:
+    """The plan as it stands in `comparison.json`."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(plan).items()}
+
+
+def open_root(plan: Plan, root: Path, resume: bool) -> Path:
+    """The comparison's folder, absolute; created, or opened to go on.
+
+    Raises: ConfigError if it holds another plan's cells, or is there and `resume` is not asked for.
+    """
+    root = root.expanduser().resolve()
+    record = root / RECORD
+    if record.is_file():
+        if not resume:
+            raise ConfigError(
+                f"{root} holds a comparison; go on with --resume, or choose another --run-dir"
+            )
+        before, now = read_json(record)["plan"], plan_tree(plan)
+        for key in ("tuning", "base_config", "sets"):
+            if before[key] != now[key]:
+                raise ConfigError(
+                    f"{root} was started with {key} {before[key]}, now it is {now[key]}; choose "
+                    "another --run-dir"
+                )
+    root.mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def every_setting(method: Method) -> Sequence[int]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from trialign_ray.checkpoint import write_atomically
 from trialign_ray.comparison.cell_results import BEHAVIOUR
-from trialign_ray.comparison.compare import TUNING_SEED, Comparison, Plan
+from trialign_ray.comparison.compare import TUNING_SEED, Comparison, Plan, open_root
 from trialign_ray.comparison.methods import methods_by_name
 from trialign_ray.comparison.worlds import World, worlds_by_name
 from trialign_ray.config import load_config
@@ -71,8 +71,8 @@ def make_plan(
     worlds_by_name(list(knobs), list(tracks), list(seeds))
     if tune and TUNING_SEED in seeds:
         raise ConfigError(
-            f"seed {TUNING_SEED} is the one that settings are chosen on; leave it out of --seeds, or "
-            "use --no-tune"
+            f"seed {TUNING_SEED} is the one that settings are chosen on; leave it out of --seeds, "
+            "or use --no-tune"
         )
     if tune and methods and BEHAVIOUR not in methods:
         methods = (BEHAVIOUR, *methods)  # settings are chosen by what they gain over it
@@ -104,22 +104,20 @@ def describe(plan: Plan) -> list[str]:
 def run_comparison(plan: Plan, root: Path, resume: bool, dashboard: bool, cpus: float) -> None:
     """Runs the plan on Ray and shows the tables. Raises: TrialignError if a cell failed, after
     everything else is done and written."""
-    comparison_root = root.expanduser().resolve()
-    probe = Comparison(plan, comparison_root, progress=None)  # type: ignore[arg-type]
-    probe.open(resume)
+    root = open_root(plan, root, resume)
     try:
-        with open_progress(comparison_root) as progress:
-            failed = _run_on_ray(plan, comparison_root, progress, dashboard, cpus)
+        with open_progress(root) as progress:
+            failed = _run_on_ray(plan, root, progress, dashboard, cpus)
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"interrupted; go on with the same command and --resume --run-dir {comparison_root}"
+            f"interrupted; go on with the same command and --resume --run-dir {root}"
         ) from error
-    show(comparison_root)
+    show(root)
     if failed:
         name, reason = next(iter(failed.items()))
         raise TrialignError(
             f"{len(failed)} tasks were not done; the first: {name}: {reason}; see its log under "
-            f"{comparison_root}, then go on with --resume"
+            f"{root}, then go on with --resume"
         )
 
 
@@ -137,9 +135,8 @@ def _run_on_ray(
             f"a cell needs {cpus:g} CPUs, there are {available.get('CPU', 0):g}; lower --cpus"
         )
     comparison = Comparison(plan, root, progress)
-    timeout_s = load_config(
-        Path(plan.base_config) if plan.base_config else None
-    ).resources.timeout_s
+    base = Path(plan.base_config) if plan.base_config else None
+    timeout_s = load_config(base, list(plan.sets)).resources.timeout_s
     pools: list[RayPool] = []
 
     def pool_for(spec: Any) -> RayPool:

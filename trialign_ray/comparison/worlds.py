@@ -116,10 +116,11 @@ def prepare_track(root: Path, world: World, base: Path | None, sets: list[str]) 
 
 
 def share_files(source: RunDirectory, target: RunDirectory, names: tuple[str, ...]) -> None:
-    """Links folders or files of one run directory into another, relative, so that both can move."""
+    """Links those folders or files that one run directory has into another; relative, so that both
+    can move."""
     for name in names:
         link = target.root / name
-        if not link.exists():
+        if (source.root / name).exists() and not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(source.root / name, link.parent))
 
