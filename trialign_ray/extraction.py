@@ -153,8 +153,9 @@ PAIRWISE = frozenset({"dpo", "ipo"})
 """Extractions that learn from pairs: a question without a pair teaches them nothing."""
 
 
-def extraction_by_name(name: str) -> Extraction:
-    """The loss of that name. Raises: ConfigError, listing the names there are."""
+def extraction_by_name(name: str | None) -> Extraction:
+    """The loss of that name, the default one if None. Raises: ConfigError, listing the names."""
+    name = DEFAULT_EXTRACTION if name is None else name
     if name not in EXTRACTIONS:
         raise ConfigError(
             f"clone.extraction is {name!r}; expected one of {', '.join(sorted(EXTRACTIONS))}"

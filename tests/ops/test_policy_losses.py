@@ -1,4 +1,4 @@
-"""Losses of policy extraction: numbers by hand, naive loops, padding, and where no gradient flows."""
+"""Losses of policy extraction: numbers by hand, padding, order, and where no gradient flows."""
 
 import math
 from collections.abc import Callable
@@ -233,7 +233,8 @@ def example(num_padding: int, garbage: float) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("name", LOSSES)
 def test_padding_never_matters(name, garbage):
     plain, padded = example(0, 0.0), example(2, garbage)
-    plain[0].requires_grad_(), padded[0].requires_grad_()
+    for logprob in (plain[0], padded[0]):
+        logprob.requires_grad_()
     short, long = LOSSES[name](*plain), LOSSES[name](*padded)
     assert torch.allclose(short, long, atol=1e-12)
     (slope,) = torch.autograd.grad(short.sum(), plain[0])
@@ -274,5 +275,3 @@ def test_losses_are_pure():
     for loss in LOSSES.values():
         assert torch.equal(loss(*columns), loss(*columns))
     assert all(torch.equal(a, b) for a, b in zip(before, columns, strict=True))
-
-

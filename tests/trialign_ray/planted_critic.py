@@ -1,13 +1,69 @@
-"""A fitted critic over few questions whose rewards are written down here."""
+"""A small log whose rewards are written down here: as tensors, and under a fitted critic."""
+
+import math
 
 import torch
+from torch import Tensor
 
+from trialign_ray.algorithms import algorithm_by_name
+from trialign_ray.algorithms.algorithm import AlgorithmInput, Targets
 from trialign_ray.candidates import Candidate, GroupView, JointQuestion, borrow_peers
 from trialign_ray.config import Config, CriticConfig, TargetsConfig
+from trialign_ray.critic import CandidateTensors
 from trialign_ray.fitted_critic import FittedCritic
 from trialign_ray.truth_heads import gather_evidence
 
 GROUPS = ("a", "b")
+NAN = math.nan
+BY_REWARD = [
+    *("awr", "dpo", "pooled_dpo", "ipo", "kto", "gr_dpo", "group_dro", "maxmin", "dro", "grpo")
+]
+"""Algorithms that differ in loss and sharing alone."""
+
+LOG = CandidateTensors(
+    # Questions: a verified fact, a hidden fact, a taste. Group 1 was absent from the taste.
+    reference_GXK=torch.tensor(
+        [
+            [[0.5, 0.3, 0.2], [0.6, 0.4, 0.0], [0.7, 0.3, 0.0]],
+            [[1.0, 0.0, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 0.0]],
+        ]
+    ),
+    truth_GXK=torch.tensor(
+        [
+            [[0.0, 1.0, 0.0], [NAN, NAN, NAN], [NAN, NAN, NAN]],
+            [[1.0, NAN, NAN], [NAN, NAN, NAN], [NAN, NAN, NAN]],
+        ]
+    ),
+    personalization_GXK=torch.tensor(
+        [
+            [[1.0, 0.2, 0.4], [1.0, 0.0, NAN], [0.2, 1.0, NAN]],
+            [[0.5, NAN, NAN], [NAN, 0.5, NAN], [NAN, NAN, NAN]],
+        ]
+    ),
+    answer_GXK=torch.tensor(
+        [[[0, 1, 2], [0, 1, -1], [-1, -1, -1]], [[1, -1, -1], [0, 1, -1], [-1, -1, -1]]]
+    ),
+    mask_GXK=torch.tensor(
+        [
+            [[True, True, True], [True, True, False], [True, True, False]],
+            [[True, False, False], [True, True, False], [False, False, False]],
+        ]
+    ),
+    is_truth_X=torch.tensor([True, True, False]),
+)
+
+
+def solved(name: str, tensors: CandidateTensors = LOG, **config) -> Targets:
+    """What the algorithm makes of the log under these settings of `targets`."""
+    problem = AlgorithmInput(
+        tensors, TargetsConfig(**config), torch.ones(len(tensors.reference_GXK)), seed=0
+    )
+    return algorithm_by_name(name).solve(problem)
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Equal up to float32 noise, NaN to NaN."""
+    return torch.allclose(one.double(), other.double(), atol=1e-6, equal_nan=True)
 
 
 def heard(*candidates: Candidate) -> GroupView:

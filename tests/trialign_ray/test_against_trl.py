@@ -6,12 +6,18 @@ what it logs is compared with our loss on rows made by our tokens, trees and ref
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
 from torch import Tensor
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import KTOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from envs.types import Message
 from trialign_ray.adapters import add_adapter
@@ -53,7 +59,7 @@ def policy_model(moved: bool):
 
 
 def reference_scores() -> list[list[float]]:
-    """Log-probabilities of (chosen, rejected) under the base, from the engine, as a run has them."""
+    """Log-probabilities of (chosen, rejected) under the base, from the engine, as in a run."""
     base = load_language_model(SHIPPED_BASE)
     prompts = [chat_text(base.tokenizer, user(p)) for p, _, _ in PAIRS]
     scored = TransformersEngine(base.model, base.tokenizer).score(
@@ -94,7 +100,7 @@ def batch(tokenizer) -> CandidateBatch:
         return our_batch(policy_model(moved=True), tokenizer, reference_scores())
 
 
-def settings(folder: Path) -> dict:
+def settings(folder: Path) -> dict[str, Any]:
     """One step over the whole data in its own order; nothing changes, nothing is sent or saved."""
     return {
         "output_dir": str(folder),
@@ -137,15 +143,18 @@ def dpo_trainer(folder: Path, tokenizer, loss_type: str, moved: bool = True) -> 
     )
 
 
+def prepared(trainer: Any) -> list[dict[str, Any]]:
+    """The token ids that TRL trains on."""
+    return list(trainer.train_dataset)
+
+
 def our_loss(batch: CandidateBatch, name: str) -> float:
-    return float(extraction_by_name(name)(batch, CONFIG).mean())
+    return float(extraction_by_name(name)(batch, CONFIG).mean().detach())
 
 
 def test_trl_trains_on_the_same_tokens_with_one_end_token(tmp_path, tokenizer):
     trainer = dpo_trainer(tmp_path, tokenizer, "sigmoid")
-    prepared = trainer.train_dataset
-    assert isinstance(prepared, Dataset)
-    for row, (prompt, chosen, rejected) in zip(prepared, PAIRS, strict=True):
+    for row, (prompt, chosen, rejected) in zip(prepared(trainer), PAIRS, strict=True):
         assert row["prompt_ids"] == text_ids(tokenizer, chat_text(tokenizer, user(prompt)))
         assert row["chosen_ids"] == answer_ids(tokenizer, chosen)
         assert row["rejected_ids"] == answer_ids(tokenizer, rejected)
@@ -165,7 +174,9 @@ def test_dpo_is_trls_dpo(tmp_path, tokenizer, batch):
 
 def test_the_gradient_of_dpo_is_as_long_as_trls(tmp_path, tokenizer):
     model = policy_model(moved=True)
-    extraction_by_name("dpo")(our_batch(model, tokenizer, reference_scores()), CONFIG).mean().backward()
+    extraction_by_name("dpo")(
+        our_batch(model, tokenizer, reference_scores()), CONFIG
+    ).mean().backward()
     squares = [p.grad.square().sum() for p in model.parameters() if p.grad is not None]
     theirs = logged(dpo_trainer(tmp_path, tokenizer, "sigmoid"))
     assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(theirs["grad_norm"], rel=1e-4)
@@ -212,7 +223,7 @@ def test_kto_is_trls_kto_given_its_estimate_of_the_kl(tmp_path, tokenizer, batch
     # TRL estimates z from mismatched (prompt, answer) pairs; our extraction from the candidates of
     # a question, whose log-probabilities it has anyway. So the loss is compared at TRL's z, and z
     # at TRL's pairs.
-    labelled = [(p, a, good) for p, *both in PAIRS for a, good in zip(both, (True, False))]
+    labelled = [(p, a, a == chosen) for p, chosen, rejected in PAIRS for a in (chosen, rejected)]
     trainer = KTOTrainer(
         model=policy_model(moved=True),
         ref_model=load_language_model(SHIPPED_BASE).model,
@@ -222,9 +233,7 @@ def test_kto_is_trls_kto_given_its_estimate_of_the_kl(tmp_path, tokenizer, batch
         ),
         processing_class=tokenizer,
     )
-    prepared = trainer.train_dataset
-    assert isinstance(prepared, Dataset)
-    for row, (_, answer, _) in zip(prepared, labelled, strict=True):
+    for row, (_, answer, _) in zip(prepared(trainer), labelled, strict=True):
         assert row["completion_ids"] == answer_ids(tokenizer, answer)
     theirs = logged(trainer)
     kl = torch.tensor(theirs["kl"])

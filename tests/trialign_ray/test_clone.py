@@ -6,69 +6,26 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.trialign_ray.tiny_clone import (
+    CONFIG,
+    ROWS,
+    equal,
+    fingerprint,
+    referenced,
+    trainer,
+)
 from trialign_ray.adapters import adapter_tensors, add_adapter, export_adapter, load_adapter
-from trialign_ray.checkpoint import newest_checkpoint, save_checkpoint
 from trialign_ray.clone import (
-    REFERENCE_TOLERANCE,
-    CloneRow,
     CloneTrainer,
     batch_indices,
     candidate_batch,
     candidate_policy,
 )
-from trialign_ray.config import CloneConfig
 from trialign_ray.errors import ConfigError, DataError, TrialignError
 from trialign_ray.extraction import EXTRACTIONS
-from trialign_ray.group_mixer import GroupMixer
 from trialign_ray.language_model import load_language_model, new_llama, save_language_model
 from trialign_ray.tiny_lm import SHIPPED_BASE
 from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees
-
-CONFIG = CloneConfig(
-    steps=8, batch_size=2, lora_rank=4, learning_rate=1e-2, extraction="clone"
-)
-STALE = (-5.0, -9.0)
-"""No model's log-probabilities."""
-
-
-def clone_row(i: int, group: str = "a", reference=STALE) -> CloneRow:
-    return CloneRow(
-        group=group,
-        tree=Tree([2, 30 + i], [[50 + i, 3], [60 + i, 61, 3]]),
-        target_K=(0.8, 0.2),
-        reference_logprob_K=reference,
-        prior_K=(1.5, 0.5),
-        value_K=(1.0, 0.25),
-        margin_K=(0.0, 0.0),
-    )
-
-
-ROWS = [clone_row(i) for i in range(3)]
-
-
-def trainer(config=CONFIG, rows=ROWS, mixer=None):
-    base = load_language_model(SHIPPED_BASE)
-    model = add_adapter(base, config, seed=1)
-    learner = CloneTrainer(model, base.tokenizer.pad_token_id, rows, config, seed=2, mixer=mixer)
-    return base, model, learner
-
-
-def referenced(rows):
-    """The rows with log-probabilities of the shipped base, as the critic stores them."""
-    model = load_language_model(SHIPPED_BASE).model
-    with torch.no_grad():
-        sums, _ = candidate_logprobs(model, pack_trees([r.tree for r in rows], 0, 256))
-    pairs = [(float(first), float(second)) for first, second in sums]
-    return [replace(r, reference_logprob_K=p) for r, p in zip(rows, pairs, strict=True)]
-
-
-def fingerprint(model, adapter):
-    named = [(n, p) for n, p in model.named_parameters() if ("lora_" in n) == adapter]
-    return {n: p.detach().clone() for n, p in named}
-
-
-def equal(one, other):
-    return all(torch.equal(one[n], other[n]) for n in one)
 
 
 def loss_of(config, row):
@@ -178,31 +135,6 @@ def test_an_extraction_that_does_not_exist_is_refused_before_training():
         trainer(CONFIG.model_copy(update={"extraction": "ppo"}))
 
 
-def test_the_stored_reference_is_the_model_at_the_start():
-    _, _, learner = trainer(rows=referenced(ROWS))
-    learner.require_reference()
-    learner.step_once()
-    with pytest.raises(DataError, match="differ by"):
-        learner.require_reference()
-
-
-@pytest.mark.parametrize("error", [2 * REFERENCE_TOLERANCE, -3.0, math.nan])
-def test_a_reference_of_another_model_is_refused_with_the_way_out(error):
-    rows = referenced(ROWS)
-    first, second = rows[1].reference_logprob_K
-    rows[1] = replace(rows[1], reference_logprob_K=(first, second + error))
-    with pytest.raises(DataError, match=r"another model; delete the run's critic/ and targets/"):
-        trainer(rows=rows)[2].require_reference()
-
-
-def test_the_reference_of_every_group_is_looked_at():
-    rows = referenced([clone_row(i, group) for i, group in enumerate("aaaaab")])
-    wrong = replace(rows[-1], reference_logprob_K=STALE)
-    trainer(rows=rows)[2].require_reference()
-    with pytest.raises(DataError, match="another model"):
-        trainer(rows=[*rows[:-1], wrong])[2].require_reference()
-
-
 def test_a_group_without_rows_is_an_error_and_not_zero_steps():
     with pytest.raises(DataError, match="no training rows"):
         trainer(rows=[])
@@ -223,55 +155,6 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(interrupted_at):
         second.step_once()
     assert equal(fingerprint(whole_model, True), fingerprint(model, True))
     assert second.losses == whole.losses
-
-
-SHARED = [clone_row(i, "a") for i in range(3)] + [clone_row(3 + i, "b") for i in range(2)]
-
-
-def shared_trainer(sharing):
-    config = CONFIG.model_copy(update={"extraction": "awr", "batch_size": 4})
-    rows = referenced(SHARED)
-    # What is good for a is bad for b, so that weights move.
-    rows = [replace(r, value_K=r.value_K[::-1]) if r.group == "b" else r for r in rows]
-    _, model, learner = trainer(config, rows, GroupMixer(sharing, ("a", "b")))
-    return model, learner
-
-
-@pytest.mark.parametrize("sharing", ["pooled", "group_robust", "worst_group"])
-@pytest.mark.parametrize("interrupted_at", [1, 5])
-def test_a_shared_adapter_resumes_bit_for_bit_from_a_checkpoint_on_disk(
-    tmp_path, sharing, interrupted_at
-):
-    whole_model, whole = shared_trainer(sharing)
-    for _ in range(8):
-        whole.step_once()
-    _, first = shared_trainer(sharing)
-    for _ in range(interrupted_at):
-        first.step_once()
-    save_checkpoint(tmp_path, first.checkpoint({"run": "r"}))
-    saved = newest_checkpoint(tmp_path, {"run": "r"})
-    assert saved is not None
-    model, second = shared_trainer(sharing)
-    second.restore(saved)
-    while second.step < 8:
-        second.step_once()
-    assert equal(fingerprint(whole_model, True), fingerprint(model, True))
-    assert second.losses == whole.losses
-    assert second.checkpoint({}).state == whole.checkpoint({}).state
-    if sharing != "pooled":
-        assert second.checkpoint({}).state["mixer"]["weight"] != [0.5, 0.5]
-
-
-def test_a_shared_batch_holds_as_many_rows_of_each_group():
-    _, learner = shared_trainer("pooled")
-    for step in range(6):
-        assert [r.group for r in learner._batch_rows(step)] == ["a", "a", "b", "b"]
-
-
-def test_a_shared_adapter_of_more_groups_than_the_batch_serves_them_all():
-    rows = [clone_row(i, f"g{i}") for i in range(5)]
-    _, _, learner = trainer(CONFIG, rows)
-    assert [r.group for r in learner._batch_rows(0)] == [f"g{i}" for i in range(5)]
 
 
 def test_restoring_does_not_wrap_the_adapter_again():

@@ -58,8 +58,10 @@ def trained(name: str, batch: CandidateBatch) -> Tensor:
 
     def logprob_BK() -> Tensor:
         masked = logit_BK.masked_fill(~batch.mask_BK, -math.inf)
-        return torch.cat([masked, other_B1], 1).log_softmax(-1)[:, :-1].masked_fill(
-            ~batch.mask_BK, 0.0
+        return (
+            torch.cat([masked, other_B1], 1)
+            .log_softmax(-1)[:, :-1]
+            .masked_fill(~batch.mask_BK, 0.0)
         )
 
     reference = logprob_BK().detach()
@@ -233,6 +235,10 @@ def test_grpo_stops_at_the_edge_of_its_trust_region():
     ratio = torch.tensor([[0.0, 0.0, far, 0.0], [0.0, 0.0, 0.0, 0.0]]) * length
     _, gradient = loss_and_gradient("grpo", example(logprob_BK=example().reference_BK + ratio))
     assert float(gradient[0, BEST]) == 0 and float(gradient[0, 0]) > 0 > float(gradient[1, 0])
+
+
+def test_without_a_name_the_default_is_cloning():
+    assert extraction_by_name(None) is EXTRACTIONS["clone"]
 
 
 def test_an_unknown_name_lists_the_names_there_are():

@@ -48,6 +48,15 @@ def test_pooled_is_the_mean_of_the_groups_means():
     assert slopes(mixer, torch.tensor([1.0, 2.0, 6.0])) == [0.5, 0.25, 0.25]
 
 
+def test_given_weights_stay_and_are_normalised():
+    # (3 * 1 + 1 * 4) / 4 = 1.75; "c" of weight 0 is not served.
+    mixer = GroupMixer("pooled", GROUPS, {"b": 1.0, "a": 3.0})
+    for _ in range(2):
+        assert float(mixer.mix(torch.tensor([1.0, 2.0, 6.0]), SAME, ROWS)) == 1.75
+    three = GroupMixer("pooled", ("a", "b", "c"), {"a": 1.0, "b": 1.0, "c": 0.0})
+    assert slopes(three, torch.ones(3), rows=["a", "b", "c"]) == [0.5, 0.5, 0.0]
+
+
 @pytest.mark.parametrize("sharing", ["own", "pooled", "group_robust", "worst_group"])
 def test_one_group_is_its_mean_under_every_rule(sharing):
     mixer = GroupMixer(sharing, ("a",))

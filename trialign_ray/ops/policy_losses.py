@@ -42,9 +42,7 @@ def candidate_kl(logprob_BK: Tensor, reference_BK: Tensor, mask_BK: Tensor) -> T
     return terms.sum(-1)
 
 
-def listwise(
-    log_ratio_BK: Tensor, prior_BK: Tensor, target_BK: Tensor, mask_BK: Tensor
-) -> Tensor:
+def listwise(log_ratio_BK: Tensor, prior_BK: Tensor, target_BK: Tensor, mask_BK: Tensor) -> Tensor:
     """Cross-entropy of softmax(log-ratio + log mu) to q, shape (B,) (ALGORITHM, section 6).
 
     The reweighted reference mu * pi / pi_ref is what pi would answer among these candidates.
@@ -112,9 +110,7 @@ def group_advantages(value_BK: Tensor, weight_BK: Tensor) -> Tensor:
     return torch.where((weight_BK > 0) & told, centred / std.clamp_min(ROUNDING), 0.0)
 
 
-def direct_reward(
-    log_ratio_BK: Tensor, value_BK: Tensor, weight_BK: Tensor, beta: float
-) -> Tensor:
+def direct_reward(log_ratio_BK: Tensor, value_BK: Tensor, weight_BK: Tensor, beta: float) -> Tensor:
     """sum_k mu_k (r - V - beta log-ratio)^2 / 2, shape (B,); V = beta log sum_k mu exp(r / beta).
 
     Source: DRO, Richemond et al. 2024, arXiv 2405.19107, eq. 4. V is the exact soft value over the
