@@ -69,10 +69,12 @@ def unadapted(model: PeftModel) -> Iterator[None]:
     """The base alone, for a while. PEFT unfreezes every active adapter afterwards; here what was
     frozen stays frozen."""
     trains = {name: p.requires_grad for name, p in model.named_parameters()}
-    with model.disable_adapter():
-        yield
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trains[name])
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trains[name])
 
 
 def adapter_tensors(model: PeftModel, name: str | None = None) -> dict[str, Tensor]:

@@ -38,10 +38,10 @@ class Assembly:
         """Starts all workers and waits until each has loaded its model."""
         agents = [self._agent_spec(g.name) for g in self.setting.groups]
         if self.local:
-            self._workers = LocalWorkers(agents, self._critic_spec())
+            self._workers = LocalWorkers(agents, self.critic_spec())
             return
         self._workers = RayWorkers(
-            self.run_dir.name, agents, self._critic_spec(), self.config.resources
+            self.run_dir.name, agents, self.critic_spec(), self.config.resources
         )
         self._workers.on_groups("state", dict.fromkeys(self._workers.groups, ()))
 
@@ -71,7 +71,7 @@ class Assembly:
             },
         )
 
-    def _critic_spec(self) -> CriticSpec:
+    def critic_spec(self) -> CriticSpec:
         equal = self.config.targets.group_weights == "equal"
         return CriticSpec(
             config=self.config,

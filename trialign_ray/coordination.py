@@ -109,7 +109,11 @@ def round_report(
     problem: AlgorithmInput, policy_GXK: Tensor, targets_GXK: Tensor
 ) -> dict[str, float]:
     """How inconsistent the agents' answers are, in the penalty's units, and how far from the new
-    targets: total variation, mean over groups and questions, in [0, 1]."""
+    targets: total variation, mean over groups and questions, in [0, 1].
+
+    Both among the candidates that the agents report: what they say beside those of their rows does
+    not show here, only in evaluation.
+    """
     tensors = problem.tensors
     present_GX = tensors.mask_GXK.any(-1)
     distance_GX = 0.5 * (policy_GXK - targets_GXK).abs().sum(-1)

@@ -17,6 +17,7 @@ STAGE_TITLES = {
     "score": "score candidates once",
     "critic": "fit the truth head",
     "targets": "solve the central problem",
+    "clone_common": "train the adapter that all groups share",
     "clone": "train each group's adapter",
     "off_policy": "judge adapters by the log and on validation",
     "evaluate": "evaluate on held-out questions",

@@ -230,9 +230,8 @@ class Recipe:
         if run.off_policy_file.is_file() and run.selection_file.is_file():
             return
         workers, protocol = self.workers, self.protocol("validation")
-        with self.progress.stage("off_policy", 2):
+        with self.progress.stage("off_policy"):
             write_estimates(run, workers, self.config, self.progress)
-            self.progress.display.advance("off_policy", 1, "validation")
             write_json(run.selection_file, judge_on_validation(protocol, workers, self.config))
 
     def evaluate(self, again: bool = False) -> dict[str, Any]:

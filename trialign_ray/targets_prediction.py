@@ -125,7 +125,7 @@ def read_swept_log(root: Path) -> SweptLog:
     """The log of a scored run, with its truth head fitted. Raises: ConfigError, DataError."""
     run, config = existing_run(root)
     _require_scores(run)
-    critic = fit_critic(Assembly(config, build_setting(config), run, local=True)._critic_spec())
+    critic = fit_critic(Assembly(config, build_setting(config), run, local=True).critic_spec())
     method = algorithm_by_name(METHOD)
     known = candidate_tensors(critic.candidates_for(method), critic.groups, critic.estimate, 0.0)
     found = (("truth", known.truth_GXK), ("personalization", known.personalization_GXK))

@@ -5,97 +5,31 @@ import json
 import shutil
 import threading
 import time
-from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from tests.trialign_ray.runs import adapter_hashes, make_recipe, small_config
-from trialign_ray.algorithms import ALGORITHMS
-from trialign_ray.algorithms.algorithm import AlgorithmInput
-from trialign_ray.candidates import Candidate, GroupView, JointQuestion
+from tests.trialign_ray.stopped_runs import Stopped, train, train_in_lives, untrained_copy
 from trialign_ray.checkpoint import file_sha256
 from trialign_ray.checks import check_names
-from trialign_ray.config import TargetsConfig
 from trialign_ray.coordination import (
-    CENTRE_FLOOR,
-    PolicyReport,
-    prox_centre,
-    reported_policy,
     round_folder,
-    round_report,
-    solve_around,
 )
-from trialign_ray.critic import CandidateTensors
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.progress import read_metrics
-from trialign_ray.run_directory import open_run
+from trialign_ray.run_directory import RunDirectory, open_run
 from trialign_ray.training import stops
-from trialign_ray.training_rows import write_rows
 
 GROUPS = ("amber", "birch", "cedar", "delta")
 OVERRIDES = (
-    "clone.steps=45",
-    "clone.coordinate_every=15",
+    "clone.steps=30",
+    "clone.coordinate_every=10",
     "clone.checkpoint_every=4",
     "collect.temperature=3",  # one base behind all groups: chance alone makes them disagree
     "collect.episodes_per_question=2",
 )
 """Three rounds, whose ends are no multiples of what is between checkpoints."""
-
-
-class Stopped(Exception):
-    """The driver's end."""
-
-
-class StoppingWorkers:
-    """Workers that end after so many single calls, as a kill would; nothing more is written."""
-
-    def __init__(self, workers, num_calls):
-        self.groups, self._workers, self._left = workers.groups, workers, num_calls
-
-    def _count(self):
-        self._left -= 1
-        if self._left < 0:
-            raise Stopped
-
-    def on_groups(self, verb, arguments):
-        results = {}
-        for group, args in arguments.items():
-            self._count()
-            results |= self._workers.on_groups(verb, {group: args})
-        return results
-
-    def on_critic(self, verb, *arguments):
-        self._count()
-        return self._workers.on_critic(verb, *arguments)
-
-    def close(self):
-        self._workers.close()
-
-
-def train(folder, config, local=True, num_calls=None, resume=False):
-    """From where the folder is to exported adapters, or to `Stopped`; the recipe."""
-    recipe = make_recipe(folder, config, local, resume)
-    try:
-        for stage in (recipe.fit_behaviour, recipe.collect, recipe.score, recipe.solve):
-            stage()
-        if num_calls is not None:
-            recipe.assembly._workers = StoppingWorkers(recipe.workers, num_calls)
-        recipe.clone()
-    finally:
-        recipe.close()
-        recipe.progress.close()
-    return recipe
-
-
-def untrained_copy(run, folder):
-    """The run as it is before training."""
-    shutil.copytree(
-        run.root, folder, ignore=shutil.ignore_patterns("checkpoints", "adapters", "round-*")
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +48,7 @@ def rounds_of(run):
 
 def test_agents_come_to_agree_and_near_their_targets_round_by_round(finished):
     first, second = rounds_of(finished)
-    assert (first["step"], second["step"]) == (15, 30)
+    assert (first["step"], second["step"]) == (10, 20)
     for name in ("coordinate/agents_inconsistency", "coordinate/distance_to_targets"):
         assert 0 < second[name] < 0.95 * first[name]
     assert first["coordinate/inconsistency"] < 0.1 * first["coordinate/agents_inconsistency"]
@@ -137,7 +71,7 @@ def test_every_round_has_rows_of_its_own_and_a_certified_solution(finished):
 def test_an_adapter_says_which_rows_it_saw_last(finished):
     record = json.loads((finished.adapter_dir("birch") / "trialign.json").read_text())
     last = finished.root / "targets" / "round-2" / "birch.parquet"
-    assert record["rows_sha256"] == file_sha256(last) and record["step"] == 45
+    assert record["rows_sha256"] == file_sha256(last) and record["step"] == 30
 
 
 def test_the_same_seed_gives_the_same_adapters(finished, tmp_path, config):
@@ -148,8 +82,8 @@ def test_the_same_seed_gives_the_same_adapters(finished, tmp_path, config):
 def test_rounds_change_the_adapters_and_one_round_is_no_coordination(finished, tmp_path):
     """With a round as long as the training, what is trained is what is trained without rounds."""
     hashes = {}
-    for every in (0, 12):
-        overrides = [*OVERRIDES, "clone.steps=12", f"clone.coordinate_every={every}"]
+    for every in (0, 6):
+        overrides = [*OVERRIDES, "clone.steps=6", f"clone.coordinate_every={every}"]
         folder = untrained_copy(finished, tmp_path / str(every))
         (folder / "config.yaml").unlink()
         shutil.move(folder, tmp_path / "aside")
@@ -158,7 +92,7 @@ def test_rounds_change_the_adapters_and_one_round_is_no_coordination(finished, t
         shutil.copytree(tmp_path / "aside", folder, dirs_exist_ok=True)
         shutil.rmtree(tmp_path / "aside")
         hashes[every] = adapter_hashes(train(folder, config, resume=True).run_dir)
-    assert hashes[0] == hashes[12]
+    assert hashes[0] == hashes[6]
     assert set(hashes[0].values()).isdisjoint(adapter_hashes(finished).values())
 
 
@@ -168,23 +102,15 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_adapters(
     """15 single calls a life: it ends inside rounds, between groups, and between the agents' report
     and the centre's answer."""
     folder = untrained_copy(finished, tmp_path / "stopped")
-    lives = 0
-    while True:
-        lives += 1
-        try:
-            run = train(folder, config, num_calls=15, resume=True).run_dir
-            break
-        except Stopped:
-            assert lives < 20
-    assert lives >= 5
-    assert adapter_hashes(run) == adapter_hashes(finished)
+    assert train_in_lives(folder, config, num_calls=15) >= 4
+    assert adapter_hashes(RunDirectory(folder)) == adapter_hashes(finished)
 
 
 def test_a_round_without_its_last_file_is_solved_again_and_a_finished_one_is_not(
     finished, tmp_path, config
 ):
     folder = untrained_copy(finished, tmp_path / "between")
-    calls = 4 * (1 + 4 + 1) + 1  # clone to 0, 4, 8, 12 and 15, the reports, the centre
+    calls = 4 * (1 + 3 + 1) + 1  # clone to 0, 4, 8 and 10, the reports, the centre
     with pytest.raises(Stopped):
         train(folder, config, num_calls=calls, resume=True)
     solution = folder / "targets" / "round-1" / "solution.json"
@@ -218,9 +144,9 @@ def test_answers_are_not_given_where_the_next_round_has_begun(finished, tmp_path
     shutil.copytree(finished.root, copy)
     shutil.rmtree(copy / "adapters")
     recipe = make_recipe(copy, config, local=True, resume=True)
-    with pytest.raises(DataError, match="stands at step 45, it is asked for its answers at step 3"):
-        recipe.workers.on_groups("policy", {"amber": (30,)})
-    report = recipe.workers.on_groups("policy", {"amber": (45,)})["amber"]
+    with pytest.raises(DataError, match="stands at step 30, it is asked for its answers at step 2"):
+        recipe.workers.on_groups("policy", {"amber": (20,)})
+    report = recipe.workers.on_groups("policy", {"amber": (30,)})["amber"]
     rows = pq.read_table(copy / "targets" / "round-2" / "amber.parquet").to_pylist()
     assert [len(p) for p in report.policy] == [len(r["target"]) for r in rows]
     assert all(sum(p) == pytest.approx(1.0) for p in report.policy)
@@ -236,7 +162,7 @@ def test_a_group_and_the_centre_killed_inside_a_round_lose_nothing(
 
     def kill_in_the_second_round():
         deadline = time.monotonic() + 120
-        inside = recipe.run_dir.checkpoint_dir("birch") / "step-00000019" / "manifest.json"
+        inside = recipe.run_dir.checkpoint_dir("birch") / "step-00000012" / "manifest.json"
         while not inside.is_file() and time.monotonic() < deadline:
             time.sleep(0.002)
         for name in ("group-birch", "critic"):
@@ -252,7 +178,7 @@ def test_a_group_and_the_centre_killed_inside_a_round_lose_nothing(
         recipe.close()
         recipe.progress.close()
     resumed = json.loads(recipe.run_dir.training_file.read_text())["resumed_at"]
-    assert resumed["birch"] >= 15 and resumed["amber"] == 0
+    assert resumed["birch"] >= 12 and resumed["amber"] == 0
     assert adapter_hashes(recipe.run_dir) == adapter_hashes(finished)
 
 
@@ -294,119 +220,3 @@ def test_a_round_that_never_begins_is_warned_of(caplog):
 )
 def test_the_driver_looks_at_every_end_of_a_round_and_at_the_last_update(arguments, expected):
     assert stops(*arguments) == expected
-
-
-def two_questions(groups=("g", "h")):
-    texts = {"q0": ("a", "b", "c"), "q1": ("a", "b")}
-    return [
-        JointQuestion(
-            name,
-            "truth",
-            True,
-            ("a", "b", "c"),
-            {
-                g: GroupView("prompt", tuple(Candidate(t, t, None, None, 1) for t in said), *[{}] * 4)
-                for g in groups
-            },
-        )
-        for name, said in texts.items()
-    ]
-
-
-MU = torch.tensor([[[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]], [[0.2, 0.4, 0.4], [0.9, 0.1, 0.0]]])
-
-
-def write_group(folder, group, rows):
-    table = [{"question_id": q, "candidate_text": list(texts)} for q, texts in rows]
-    write_rows(table, folder / f"{group}.parquet", group)
-    return file_sha256(folder / f"{group}.parquet")
-
-
-def test_reports_find_their_candidates_and_what_nobody_reports_keeps_its_place(tmp_path):
-    sha_g = write_group(tmp_path, "g", [("q0", ("c", "a")), ("q1", ("b",))])
-    sha_h = write_group(tmp_path, "h", [("q0", ("b",))])
-    reports = {
-        "g": PolicyReport(sha_g, ((0.75, 0.25), (1.0,))),
-        "h": PolicyReport(sha_h, ((1.0,),)),
-    }
-    p = reported_policy(two_questions(), ("g", "h"), MU, tmp_path, reports)
-    expected = [[[0.25, 0.0, 0.75], [0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [0.9, 0.1, 0.0]]]
-    torch.testing.assert_close(p, torch.tensor(expected).double())
-    centre = prox_centre(p, MU)
-    # q0 of g: .99 (.25, 0, .75) + .01 (.5, .25, .25)
-    by_hand = torch.tensor([0.2525, 0.0025, 0.745], dtype=torch.float64)
-    torch.testing.assert_close(centre[0, 0], by_hand)
-    assert bool((centre > 0).eq(MU > 0).all()) and CENTRE_FLOOR == 0.01
-    torch.testing.assert_close(centre.sum(-1), torch.ones(2, 2).double())
-
-
-def test_a_report_about_other_rows_is_refused(tmp_path):
-    write_group(tmp_path, "g", [("q0", ("a",))])
-    with pytest.raises(DataError, match="group g reports on rows"):
-        reported_policy(
-            two_questions(), ("g",), MU[:1], tmp_path, {"g": PolicyReport("0" * 64, ((1.0,),))}
-        )
-
-
-def problem(penalty_weight=0.0, kl_weight=1.0):
-    """Two groups, one question, candidates true and false; mu uniform, equal weights."""
-    shape = (2, 1, 2)
-    tensors = CandidateTensors(
-        reference_GXK=torch.full(shape, 0.5),
-        truth_GXK=torch.tensor([1.0, 0.0]).expand(shape).clone(),
-        personalization_GXK=torch.full(shape, torch.nan),
-        answer_GXK=torch.tensor([0, 1]).expand(shape).clone(),
-        mask_GXK=torch.ones(shape, dtype=torch.bool),
-        is_truth_X=torch.tensor([True]),
-    )
-    config = TargetsConfig(
-        welfare="power_mean",
-        welfare_exponent=1.0,
-        players="groups",
-        penalty_weight=penalty_weight,
-        kl_weight=kl_weight,
-    )
-    return AlgorithmInput(tensors, config, torch.ones(2), seed=0)
-
-
-def test_solving_around_a_policy_takes_one_more_step_from_there():
-    """Utilitarian, lambda 0, beta 1, w_g = 1/2 in W and in KL: q is proportional to c exp(Q).
-
-    Around mu = 1/2: sigmoid(1) = .731059. Around c = .99 p + .01 mu with p = (.8, .2), that is
-    c = (.797, .203): odds .797 e / .203 = 10.6723, q = .914327.
-    """
-    trialign = ALGORITHMS["trialign"]
-    at_mu = solve_around(trialign, problem(), problem().tensors.reference_GXK.double())
-    assert at_mu.policy_GXK[0, 0, 0] == pytest.approx(0.731059, abs=1e-3)
-    agents = torch.tensor([0.8, 0.2], dtype=torch.float64).expand(2, 1, 2)
-    around = solve_around(trialign, problem(), agents)
-    assert around.policy_GXK[0, 0, 0] == pytest.approx(0.914327, abs=1e-3)
-
-
-def test_candidates_still_rank_by_what_they_gained_over_the_log():
-    """log(q / mu), not log(q / c): the losses that read it are relative to the reference model."""
-    agents = torch.tensor([0.8, 0.2], dtype=torch.float64).expand(2, 1, 2)
-    targets = solve_around(ALGORITHMS["trialign"], problem(), agents)
-    torch.testing.assert_close(targets.value_GXK, (targets.policy_GXK / 0.5).log())
-
-
-def test_the_order_of_groups_does_not_matter():
-    agents = torch.tensor([[[0.8, 0.2]], [[0.3, 0.7]]], dtype=torch.float64)
-    one = solve_around(ALGORITHMS["trialign"], problem(penalty_weight=1.0), agents)
-    other = solve_around(ALGORITHMS["trialign"], problem(penalty_weight=1.0), agents.flip(0))
-    torch.testing.assert_close(one.policy_GXK, other.policy_GXK.flip(0), atol=1e-6, rtol=0)
-
-
-def test_the_report_of_a_round_measures_disagreement_and_the_way_to_go():
-    """p = (1, 0) and (0, 1): GJSD ln 2. Targets (.5, .5) of both: total variation .5."""
-    agents = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]], dtype=torch.float64)
-    report = round_report(problem(), agents, torch.full((2, 1, 2), 0.5).double())
-    assert report["agents_inconsistency"] == pytest.approx(0.693147, abs=1e-6)
-    assert report["distance_to_targets"] == pytest.approx(0.5)
-    absent = problem()
-    mask = absent.tensors.mask_GXK.clone()
-    mask[1] = False
-    absent = replace(absent, tensors=replace(absent.tensors, mask_GXK=mask))
-    alone = round_report(absent, agents, torch.full((2, 1, 2), 0.5).double())
-    assert alone["agents_inconsistency"] == pytest.approx(0.0, abs=1e-12)
-    assert alone["distance_to_targets"] == pytest.approx(0.5)

@@ -170,6 +170,19 @@ def _options() -> list[Method]:
             "critic.discount=0.9",
             "critic.team_reward=true",
         ),
+        option(
+            "shared_adapter",
+            "a common rank-4 adapter beside each group's own (12 ranks, twice the updates)",
+            "clone.shared_rank=4",
+        ),
+        option(
+            "rank_12",
+            "its control: own rank 12, twice the updates",
+            "clone.lora_rank=12",
+            "clone.lora_alpha=24",
+            "clone.steps=120",
+        ),
+        option("coordinated", "solved again every 20 updates", "clone.coordinate_every=20"),
         option("listwise", "listwise extraction", "clone.extraction=listwise"),
         option("awr_extraction", "AWR on log q / mu", "clone.extraction=awr"),
         option(
