@@ -145,13 +145,14 @@ def serve_exported(base: LanguageModel, model: PeftModel | None, folder: Path) -
     return model
 
 
-def average_adapters(folders: Sequence[Path], target: Path) -> None:
-    """Writes the mean of adapters of one shape, A and B factors each by itself.
+def average_adapters(folders: Sequence[Path], weights: Sequence[float], target: Path) -> None:
+    """Writes the weighted mean of adapters of one shape, A and B factors each by itself.
 
     This is not the mean of the products BA; it is close where all started from the same A.
     """
     loaded = [load_file(folder / WEIGHTS) for folder in folders]
-    mean = {k: torch.stack([tensors[k] for tensors in loaded]).mean(0) for k in loaded[0]}
+    parts = list(zip(weights, loaded, strict=True))
+    mean = {k: torch.stack([w * tensors[k] for w, tensors in parts]).sum(0) for k in loaded[0]}
     shutil.copytree(folders[0], target, dirs_exist_ok=True)
     save_file(mean, target / WEIGHTS, metadata={"format": "pt"})
 

@@ -25,10 +25,13 @@ def check_names(config: Config) -> None:
     from trialign_ray.algorithms.trialign import chosen_welfare
     from trialign_ray.extraction import extraction_by_name
     from trialign_ray.ops.inconsistency import penalty_by_name
+    from trialign_ray.ops.welfare import welfare_by_name
     from trialign_ray.truth_heads import truth_head_by_name
 
     algorithm, asked = algorithm_by_name(config.algorithm), config.clone.extraction
     chosen_welfare(config.targets)
+    if config.targets.welfare_omega:
+        welfare_by_name("generalized_gini", omega=config.targets.welfare_omega)
     penalty_by_name(config.targets.penalty)
     truth_head_by_name(config.critic.truth_head)
     if asked is not None:
@@ -39,6 +42,17 @@ def check_names(config: Config) -> None:
             f"{algorithm.extraction!r}; leave clone.extraction out, or use algorithm: trialign"
         )
     _check_clone_options(config, algorithm)
+    scaled = {"awr": "temperature", "dro": "pair_beta"}.get(asked or "")
+    if algorithm.central and scaled and getattr(config.clone, scaled) != 1:
+        raise ConfigError(
+            f"clone.extraction is {asked!r}, which reads returns in units of clone.{scaled}; the "
+            f"centre's are log q / mu, in nats: set clone.{scaled}=1"
+        )
+    if not config.targets.truth_weight + config.targets.personalization_weight > 0:
+        raise ConfigError(
+            "targets.truth_weight and targets.personalization_weight are both 0: nothing would be "
+            "worth anything; raise one of them"
+        )
     if config.critic.discount > 0 and not config.critic.later_turns:
         raise ConfigError(
             f"critic.discount is {config.critic.discount:g} but critic.later_turns is false; "

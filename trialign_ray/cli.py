@@ -135,7 +135,7 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-4.")] = "0-4",
     tune: Annotated[bool, typer.Option(help="Choose settings on a world of its own first.")] = True,
     smoke: Annotated[bool, typer.Option(help="A few methods, tiny; to see that it runs.")] = False,
-    cpus: Annotated[float, typer.Option(help="CPUs that a cell reserves.")] = 1.0,
+    cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that a cell reserves.")] = 1.0,
     sets: Sets = None,
     dry_run: DryRun = False,
     resume: Resume = False,

@@ -141,12 +141,12 @@ class CloneTrainer:
         return min((step + 1) / WARMUP_STEPS, 1.0) * max(0.02, decay)
 
     def _batch_rows(self, step: int) -> list[CloneRow]:
-        """The rows of update `step`: the data cursor is a function of the step alone."""
-        size = max(1, self._config.batch_size // len(self._rows_by_group))
+        """The rows of update `step`, as many of each group: the data cursor is a function of the
+        step alone."""
         return [
             rows[i]
             for rows in self._rows_by_group.values()
-            for i in batch_indices(len(rows), size, step, self._seed)
+            for i in batch_indices(len(rows), self._config.batch_size, step, self._seed)
         ]
 
     def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:

@@ -120,7 +120,8 @@ class TargetsConfig(_Section):
     welfare: str = "log_nash"
     """Mixing operator: log_nash, power_mean, gini, cvar, maximin, soft_min or generalized_gini."""
     welfare_exponent: float = Field(default=0.0, le=1)
-    """Exponent p of power_mean, <= 1: a p > 1 rewards inequality."""
+    """Exponent p of power_mean, <= 1: a p > 1 rewards inequality. A p < 1 needs returns above .01;
+    log_nash is defined for all."""
     welfare_level: float = Field(default=0.5, gt=0, le=1)
     """Share of the worst-off players that cvar looks at."""
     welfare_temperature: float = Field(default=0.1, gt=0)
@@ -157,7 +158,7 @@ class CloneConfig(_Section):
     steps: int = Field(default=60, ge=1)
     """Updates of each group's adapter."""
     batch_size: int = Field(default=12, ge=1)
-    """Questions per update (each a tree of candidates)."""
+    """Questions per update and group (each a tree of candidates)."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """Peak AdamW rate; warm-up over 10 updates, then cosine decay."""
     extraction: str | None = None

@@ -103,11 +103,14 @@ def known_objectives(tensors: CandidateTensors) -> Tensor:
 
 
 def weighted_values(tensors: CandidateTensors, truth_weight: float, pers_weight: float) -> Tensor:
-    """One return per candidate, (w_T T + w_P P) / (weights of what is known), shape (G, X, K)."""
+    """One return per candidate, (w_T T + w_P P) / (w_T + w_P), shape (G, X, K).
+
+    What is not known counts 0: it is unknown of all answers to a question alike, so that it ranks
+    none, and a small w_P stays small where no truth is verified.
+    """
     parts = ((truth_weight, tensors.truth_GXK), (pers_weight, tensors.personalization_GXK))
-    total = sum(w * torch.nan_to_num(v) for w, v in parts)
-    weight = sum(w * (~v.isnan()).float() for w, v in parts)
-    return total / torch.as_tensor(weight).clamp_min(1e-9)
+    total = torch.stack([w * torch.nan_to_num(v) for w, v in parts]).sum(0)
+    return total / max(truth_weight + pers_weight, 1e-9)
 
 
 def _known_mean(value_GXK: Tensor, mask_GXK: Tensor) -> Tensor:

@@ -13,10 +13,17 @@ from trialign_ray.evaluate import answer_questions
 from trialign_ray.metrics import Answers, Protocol
 
 
-def neutral_restyled(protocol: Protocol, workers: Workers, model: str, mode: PromptMode) -> Answers:
-    """What `model` tells a user without a profile, put into each group's own words: 2 calls."""
+def neutral_restyled(
+    protocol: Protocol,
+    workers: Workers,
+    model: str,
+    mode: PromptMode,
+    answering: str | None = None,
+) -> Answers:
+    """What `answering` (`model` itself if None) tells a user without a profile, put into the words
+    in which `model` speaks to each group: 2 calls."""
     own = answer_questions(protocol, workers, model, mode)
-    neutral = answer_questions(protocol, workers, model, "none")
+    neutral = answer_questions(protocol, workers, answering or model, "none")
     said = [j.parsed_answer for j in next(iter(neutral.judged.values()))]
     return restyled(protocol, own, said)
 

@@ -104,7 +104,7 @@ def open_run(root: Path, config: Config, resume: bool) -> RunDirectory:
     another configuration. Nothing is overwritten.
     """
     run = RunDirectory(root.expanduser().resolve())
-    if run.root.exists() and (not run.root.is_dir() or any(run.root.iterdir())):
+    if run.root.exists() and (not run.root.is_dir() or _is_used(run.root)):
         if not resume:
             raise ConfigError(
                 f"run directory {run.root} exists and is not empty; continue it with --resume, or "
@@ -123,6 +123,11 @@ def open_run(root: Path, config: Config, resume: bool) -> RunDirectory:
         raise ConfigError(f"run directory {run.root} cannot be written: {error}") from error
     write_json(run.manifest_file, _manifest(config))
     return run
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether anything is there but what a killed process was about to write."""
+    return any(not p.name.endswith(".tmp") for p in folder.iterdir())
 
 
 def existing_run(root: Path) -> tuple[RunDirectory, Config]:

@@ -67,7 +67,7 @@ def _fetched(reference: Any) -> Realised:
     try:
         return ray.get(reference, timeout=POLL_S)
     except RayError as error:
-        return Realised(failure=str(error).splitlines()[0])
+        return Realised(failure=(str(error).strip() or repr(error)).splitlines()[0])
 
 
 def train_points(

@@ -90,4 +90,4 @@ def test_a_matter_of_taste_does_not_count_as_a_false_answer():
     # E over both questions of the truth objective is the truth of the one that has it.
     assert value[0].sum((-1, -2)).tolist() == pytest.approx([2.0] * 3)
     assert tensors.is_truth_X.tolist() == [True, False]
-    assert weighted_values(tensors, 1.0, 1.0)[0, 1, 0] == pytest.approx(1.0)
+    assert weighted_values(tensors, 1.0, 1.0)[0, 1, 0] == pytest.approx(0.5)  # no truth, P = 1

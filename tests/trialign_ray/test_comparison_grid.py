@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trialign_ray.comparison.cells import Cell, cell_file
+from trialign_ray.comparison.cells import Cell, cell_file, run_cell
 from trialign_ray.comparison.compare import Comparison, Plan, open_root
 from trialign_ray.comparison.grid import GridSpec, LocalPool, Outcome, Task, grid_tasks, run_grid
 from trialign_ray.comparison.launch import SMOKE_SETS, describe, make_plan, split_names, split_seeds
@@ -89,7 +89,8 @@ def test_tracks_of_one_seed_share_their_dialogues():
 
 def test_every_trained_method_has_the_same_number_of_settings_and_each_is_valid():
     for method in all_methods().values():
-        fixed = method.algorithm is None or method.name in ("awr_truth", "awr_style")
+        parts = ("awr_truth", "awr_style")
+        fixed = method.family == "untrained" or method.name in parts
         assert len(method.settings) == (1 if fixed else NUM_SETTINGS), method.name
         for setting in range(len(method.settings)):
             load_config(None, Cell(WORLD, method, setting).overrides)
@@ -121,6 +122,9 @@ def test_knobs_are_separate_and_clean_is_clean():
         (lambda: split_seeds(""), "names no seed"),
         (lambda: plan(seeds=(100,), tune=True), "seed 100 is the one that settings are chosen on"),
         (lambda: plan(sets=["targets.penality=1"]), "unknown key"),
+        (lambda: plan(sets=["targets.penalty=foo"]), "targets.penalty is 'foo'; expected one of"),
+        (lambda: plan(sets=["seed=3"]), "the grid itself sets seed; use --seeds"),
+        (lambda: plan(sets=["world.groups=nope"]), "nope"),
     ],
 )
 def test_bad_input_is_refused_with_the_way_out(call, message):
@@ -148,9 +152,7 @@ def test_a_plan_says_what_it_costs():
 def finished(tmp_path_factory) -> Path:
     """A real comparison without Ray: one world, one method that works and one that cannot."""
     root = tmp_path_factory.mktemp("comparison") / "root"
-    small = Plan(
-        ("behaviour", "sft", "pooled_dpo"), ("A+S",), ("T2",), (0,), None, None, SMALL_SETS
-    )
+    small = Plan(("behaviour", "sft", "pooled_dpo"), ("A+S",), ("T2",), (0,), None, sets=SMALL_SETS)
     open_root(small, root, resume=False)
     comparison = Comparison(small, root, Progress(root))
     comparison.run(LocalPool)
@@ -191,18 +193,27 @@ def test_a_track_hides_gold_and_nothing_else(finished):
 def test_a_second_run_does_nothing_and_another_plan_is_refused(finished):
     cell = cell_file(finished, Cell(WORLD, all_methods()["sft"]))
     before = cell.stat().st_mtime_ns
-    again = Plan(
-        ("behaviour", "sft", "pooled_dpo"), ("A+S",), ("T2",), (0,), None, None, SMALL_SETS
-    )
+    again = Plan(("behaviour", "sft", "pooled_dpo"), ("A+S",), ("T2",), (0,), None, sets=SMALL_SETS)
     open_root(again, finished, resume=True)
     comparison = Comparison(again, finished, Progress(finished))
     comparison.run(LocalPool)
     assert cell.stat().st_mtime_ns == before
-    other = Plan(("sft",), ("A+S",), ("T2",), (0,), None, None, ("clone.steps=4",))
+    other = Plan(("sft",), ("A+S",), ("T2",), (0,), None, sets=("clone.steps=4",))
     with pytest.raises(ConfigError, match="was started with sets"):
         open_root(other, finished, resume=True)
     with pytest.raises(ConfigError, match="go on with --resume"):
         open_root(again, finished, resume=False)
+
+
+def test_a_cell_of_other_settings_is_not_taken_for_this_one(finished):
+    cell = Cell(WORLD, Method("sft", "baseline", "", "sft", ("clone.steps=7",)))
+    with pytest.raises(ConfigError, match="was made with"):
+        run_cell(finished, cell, None, list(SMALL_SETS))
+
+
+def test_settings_are_chosen_where_a_part_is_verified():
+    tracks = make_plan(None, [], ("sft",), ("A",), ("T1", "T2", "T3"), (0,), True, False)
+    assert tracks.tuning == World("A", "T2", 100)
 
 
 def test_a_cell_that_raises_is_logged_and_named(tmp_path):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trialign_ray.comparison.grid import GridSpec, Outcome, Task, run_task
+from trialign_ray.comparison.grid import GridSpec, Outcome, Task, first_line, run_task
 
 POLL_S = 5.0
 
@@ -51,7 +51,7 @@ class RayPool:
             try:
                 outcomes.append(ray.get(reference, timeout=POLL_S))
             except RayError as error:
-                outcomes.append(Outcome(task.name, "failed", str(error).splitlines()[0]))
+                outcomes.append(Outcome(task.name, "failed", first_line(error)))
         return outcomes + self._overdue()
 
     def _overdue(self) -> list[Outcome]:

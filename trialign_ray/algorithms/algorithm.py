@@ -64,8 +64,8 @@ def make_targets(policy_GXK: Tensor, value_GXK: Tensor | None = None) -> Targets
 def by_reward(problem: AlgorithmInput) -> Targets:
     """The scalarised known reward ranks candidates; q is the log's mu.
 
-    r = (w_T T + w_P P) / (weights of what is known), T the visible truth alone where the algorithm
-    is not central. NaN where nothing that has a weight was scored.
+    r = (w_T T + w_P P) / (w_T + w_P), T the visible truth alone where the algorithm is not central.
+    NaN where nothing that has a weight was scored.
     """
     tensors, config = problem.tensors, problem.config
     value = weighted_values(tensors, config.truth_weight, config.personalization_weight)

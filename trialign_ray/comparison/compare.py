@@ -20,6 +20,8 @@ from trialign_ray.run_directory import git_commit
 RECORD = "comparison.json"
 TUNING_SEED = 100
 """Seed of the world on which settings are chosen; no row of a table is of it."""
+TUNING_TRACK = "T2"
+"""Its track, if that is compared: neither nothing nor everything is verified."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Plan:
     seeds: tuple[int, ...]
     tuning: World | None
     base_config: str | None = None
+    base_sha256: str | None = None
     sets: tuple[str, ...] = ()
     command: str = ""
 
@@ -121,13 +124,15 @@ def open_root(plan: Plan, root: Path, resume: bool) -> Path:
                 f"{root} holds a comparison; go on with --resume, or choose another --run-dir"
             )
         before, now = read_json(record)["plan"], plan_tree(plan)
-        for key in ("tuning", "base_config", "sets"):
-            if before[key] != now[key]:
+        for key in ("tuning", "base_sha256", "sets"):
+            if before.get(key) != now[key]:
                 raise ConfigError(
                     f"{root} was started with {key} {before[key]}, now it is {now[key]}; choose "
                     "another --run-dir"
                 )
     root.mkdir(parents=True, exist_ok=True)
+    if not record.is_file():
+        write_json(record, {"plan": plan_tree(plan)})
     return root
 
 

@@ -104,9 +104,13 @@ def run_task(spec: GridSpec, task: Task) -> Outcome:
                 run_cell(root, Cell(task.world, task.method, task.setting), base, sets)
         except Exception as error:
             log.write(format_exc())
-            line = (str(error) or repr(error)).splitlines()[0]
-            return Outcome(task.name, "failed", line, monotonic() - started)
+            return Outcome(task.name, "failed", first_line(error), monotonic() - started)
     return Outcome(task.name, "done", "", monotonic() - started)
+
+
+def first_line(error: BaseException) -> str:
+    """What to show of an error in a table."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 class LocalPool:

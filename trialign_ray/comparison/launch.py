@@ -1,5 +1,6 @@
 """`trialign compare` from its options: plan, checks, Ray, grid, and what is shown at the end."""
 
+import hashlib
 import os
 import shlex
 import sys
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from trialign_ray.checkpoint import write_atomically
 from trialign_ray.comparison.cell_results import BEHAVIOUR
-from trialign_ray.comparison.compare import TUNING_SEED, Comparison, Plan, open_root
+from trialign_ray.comparison.compare import TUNING_SEED, TUNING_TRACK, Comparison, Plan, open_root
 from trialign_ray.comparison.methods import methods_by_name
 from trialign_ray.comparison.worlds import World, worlds_by_name
 from trialign_ray.config import load_config
@@ -43,7 +44,7 @@ def split_seeds(text: str) -> tuple[int, ...]:
     seeds: list[int] = []
     for part in split_names(text):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"--seeds {text!r}: expected numbers such as 0-4 or 0,2,5")
         seeds += range(int(first), int(last if dash else first) + 1)
     if not seeds:
@@ -68,7 +69,10 @@ def make_plan(
     if smoke:
         methods = methods or SMOKE_METHODS
         sets, tune = [*SMOKE_SETS, *sets], False
-    worlds_by_name(list(knobs), list(tracks), list(seeds))
+    worlds = worlds_by_name(list(knobs), list(tracks), list(seeds))
+    if not worlds:
+        raise ConfigError("--knobs or --tracks is empty; name at least one of each")
+    _refuse_what_worlds_set(sets)
     if tune and TUNING_SEED in seeds:
         raise ConfigError(
             f"seed {TUNING_SEED} is the one that settings are chosen on; leave it out of --seeds, "
@@ -77,13 +81,42 @@ def make_plan(
     if tune and methods and BEHAVIOUR not in methods:
         methods = (BEHAVIOUR, *methods)  # settings are chosen by what they gain over it
     base = str(config.resolve()) if config else None
+    digest = hashlib.sha256(config.read_bytes()).hexdigest() if config else None
     shared = ("behaviour.num_threads=1", *sets)
-    for method in methods_by_name(list(methods) or None):
-        for setting in method.settings:
-            load_config(config, [*shared, *setting, *method.overrides])
-    tuning = World(knobs[0], tracks[-1], TUNING_SEED) if tune else None
+    _check_cells(config, shared, worlds[0], methods)
+    track = TUNING_TRACK if TUNING_TRACK in tracks else tracks[-1]
+    tuning = World(knobs[0], track, TUNING_SEED) if tune else None
     command = shlex.join(["trialign", *sys.argv[1:]])
-    return Plan(methods, knobs, tracks, seeds, tuning, base, shared, command)
+    return Plan(methods, knobs, tracks, seeds, tuning, base, digest, shared, command)
+
+
+def _refuse_what_worlds_set(sets: list[str]) -> None:
+    """Raises: ConfigError for an override that every world of the grid would replace."""
+    for override in sets:
+        key = override.partition("=")[0].strip()
+        if key in ("seed", "algorithm", "collect.label_fraction") or key.startswith(
+            "world.corruption"
+        ):
+            raise ConfigError(
+                f"--set {override}: the grid itself sets {key}; use --seeds, --methods, --tracks "
+                "or --knobs"
+            )
+
+
+def _check_cells(
+    config: Path | None, shared: tuple[str, ...], world: World, methods: tuple[str, ...]
+) -> None:
+    """Raises: ConfigError if some cell's settings are wrong, before anything is fitted."""
+    from trialign_ray.checks import check_models, check_names
+    from trialign_ray.comparison.cells import Cell
+    from trialign_ray.setting import build_setting
+
+    for method in methods_by_name(list(methods) or None):
+        for setting in range(len(method.settings)):
+            resolved = load_config(config, [*shared, *Cell(world, method, setting).overrides])
+            check_names(resolved)
+    check_models(resolved)
+    build_setting(resolved)
 
 
 def describe(plan: Plan) -> list[str]:

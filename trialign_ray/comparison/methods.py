@@ -11,8 +11,12 @@ from typing import Literal
 from trialign_ray.errors import ConfigError
 
 Family = Literal["untrained", "baseline", "ours", "ablation", "option"]
-Answering = Literal["base", "prompt", "behaviour", "neutral_restyle", "majority_restyle"]
+Answering = Literal[
+    "base", "prompt", "behaviour", "neutral_restyle", "base_restyle", "majority_restyle"
+]
 Overrides = tuple[str, ...]
+SOUP_WEIGHTS = (0.25, 0.5, 0.75)
+"""Weight of a soup's first adapter, by setting."""
 NUM_SETTINGS = 3
 """Settings that each trained method may choose from."""
 
@@ -52,11 +56,6 @@ def _gentle() -> tuple[Overrides, ...]:
     )
 
 
-def _pair_betas() -> tuple[Overrides, ...]:
-    weight = "targets.personalization_weight=0.1"
-    return tuple((f"clone.pair_beta={beta}", weight) for beta in (0.03, 0.1, 0.3))
-
-
 def _lambdas() -> tuple[Overrides, ...]:
     return tuple((f"targets.penalty_weight={value}",) for value in (0.3, 1.0, 3.0))
 
@@ -75,6 +74,13 @@ def _untrained() -> list[Method]:
             "untrained",
             "answer without profile, in the group's own words",
             answering="neutral_restyle",
+            calls=2,
+        ),
+        Method(
+            "base_restyle",
+            "untrained",
+            "the facts base's answer without profile, in the deployed model's words",
+            answering="base_restyle",
             calls=2,
         ),
         Method(
@@ -104,15 +110,15 @@ def _baselines() -> list[Method]:
         ),
         *(
             _baseline(name, _gentle())
-            for name in ("dpo", "pooled_dpo", "gr_dpo", "ipo", "kto", "modpo")
+            for name in ("dpo", "pooled_dpo", "gr_dpo", "ipo", "kto", "modpo", "dro")
         ),
-        _baseline("dro", _pair_betas()),
         _baseline("consistency_only", _lambdas()),
         Method(
             "rewarded_soup",
             "baseline",
-            "average of truth-only and style-only AWR adapters (A and B factors)",
+            "weighted average of truth-only and style-only AWR adapters (A and B factors)",
             soup=("awr_truth", "awr_style"),
+            settings=((),) * len(SOUP_WEIGHTS),
         ),
         _same_rewards("utilitarian", "targets.welfare=power_mean", "targets.welfare_exponent=1"),
         _same_rewards("maximin", "targets.welfare=maximin"),
@@ -121,9 +127,9 @@ def _baselines() -> list[Method]:
 
 
 def _same_rewards(name: str, *welfare: str) -> Method:
-    """A welfare of the same rewards as the other baselines have: verified truth, no penalty."""
+    """A welfare of what the other baselines know, too: verified truth alone, own utterances."""
     fixed = (*welfare, *LABELS_ONLY, "targets.penalty_weight=0")
-    summary = f"{name} welfare of the same rewards, no penalty"
+    summary = f"{name} welfare of verified truth and preference alone, no penalty"
     return Method(name, "baseline", summary, "trialign", fixed, _betas())
 
 
@@ -148,6 +154,7 @@ def _ablations() -> list[Method]:
             "targets.welfare=power_mean",
             "targets.welfare_exponent=1",
         ),
+        without("maximin_welfare", "maximin in place of Nash", "targets.welfare=maximin"),
         without("no_central_critic", "verified truth alone", "critic.truth_head=labels"),
         without("no_peers", "first turns of the log alone", "critic.later_turns=false"),
         without("no_borrowing", "own utterances alone", "targets.borrow_peers=false"),
@@ -184,7 +191,12 @@ def _options() -> list[Method]:
         ),
         option("coordinated", "solved again every 20 updates", "clone.coordinate_every=20"),
         option("listwise", "listwise extraction", "clone.extraction=listwise"),
-        option("awr_extraction", "AWR on log q / mu", "clone.extraction=awr"),
+        option(
+            "awr_extraction",
+            "AWR on log q / mu",
+            "clone.extraction=awr",
+            "clone.temperature=1",
+        ),
         option(
             "dpo_extraction",
             "DPO on pairs that the centre makes",
