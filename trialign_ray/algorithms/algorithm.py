@@ -71,5 +71,8 @@ def by_reward(problem: AlgorithmInput) -> Targets:
     value = weighted_values(tensors, config.truth_weight, config.personalization_weight)
     told = (config.truth_weight > 0) & ~tensors.truth_GXK.isnan()
     told |= (config.personalization_weight > 0) & ~tensors.personalization_GXK.isnan()
+    for score_GXK in (tensors.truth_GXK, tensors.personalization_GXK):
+        scored_GXK = ~score_GXK.isnan() & tensors.mask_GXK
+        told &= scored_GXK | ~scored_GXK.any(-1, keepdim=True)
     known = tensors.mask_GXK & told
     return make_targets(tensors.reference_GXK, torch.where(known, value, torch.nan))
