@@ -19,7 +19,7 @@ import torch
 from trialign_ray.adapters import unadapted
 from trialign_ray.checkpoint import Checkpoint, file_sha256, newest_checkpoint, save_checkpoint
 from trialign_ray.clone import CloneRow, CloneTrainer, candidate_batch, candidate_policy
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.coordination import PolicyReport, round_folder
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.group_mixer import GroupMixer, Sharing

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trialign_ray.checkpoint import write_json
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import DataError, TrialignError
 from trialign_ray.language_model import LanguageModel, require_fits
 

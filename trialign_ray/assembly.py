@@ -8,7 +8,8 @@ from trialign_ray.actors.group_agent import GroupAgentSpec
 from trialign_ray.actors.workers import LocalWorkers, RayWorkers, Workers
 from trialign_ray.algorithms import Algorithm, algorithm_by_name
 from trialign_ray.common_adapter import COMMON_FOLDER, CommonAdapterSpec
-from trialign_ray.config import CloneConfig, Config
+from trialign_ray.config import Config
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.extraction import DEFAULT_EXTRACTION
 from trialign_ray.fitted_critic import CriticSpec
 from trialign_ray.run_directory import RunDirectory, config_hash

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trialign_ray.adapters import adapter_tensors, set_adapter_tensors
 from trialign_ray.checkpoint import Checkpoint
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import DataError
 from trialign_ray.extraction import CandidateBatch, extraction_by_name
 from trialign_ray.group_mixer import GroupMixer

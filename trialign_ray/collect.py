@@ -10,7 +10,7 @@ from typing import Any
 from envs.types import Question
 from envs.world import AlignmentWorld, WorldSpec
 from trialign_ray.actors.workers import Workers
-from trialign_ray.config import CollectConfig
+from trialign_ray.config_sections import CollectConfig
 from trialign_ray.engines import Decoding, Generation
 from trialign_ray.seeds import derive_seed
 

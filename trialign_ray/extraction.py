@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import ConfigError
 from trialign_ray.ops import policy_losses
 from trialign_ray.ops.expectile import exp_weights

@@ -18,7 +18,7 @@ from trialign_ray.adapters import (
 )
 from trialign_ray.checkpoint import file_sha256
 from trialign_ray.common_adapter import CommonAdapterSpec
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import DataError
 from trialign_ray.language_model import LanguageModel
 

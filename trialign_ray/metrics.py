@@ -14,7 +14,7 @@ from envs.groups import Group
 from envs.judge import Judge
 from envs.preferences import check_style
 from envs.types import ABSTAIN, UNPARSED, Judgement, Message, Question
-from trialign_ray.config import EvaluateConfig
+from trialign_ray.config_sections import EvaluateConfig
 from trialign_ray.ops.statistics import (
     Statistic,
     bootstrap_interval,

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from trialign_ray.actors.critic_learner import solution_summary
 from trialign_ray.algorithms.trialign import chosen_welfare
-from trialign_ray.config import Config, TargetsConfig, parse_config
+from trialign_ray.config import Config, parse_config
+from trialign_ray.config_sections import TargetsConfig
 from trialign_ray.critic import known_objectives, objective_values, weighted_values
 from trialign_ray.errors import ConfigError, ConvergenceError
 from trialign_ray.ops.inconsistency import penalty_by_name

@@ -18,7 +18,7 @@ from typing import Any
 from trialign_ray.actors.workers import Workers
 from trialign_ray.checkpoint import write_json
 from trialign_ray.common_adapter import CommonAdapterSpec
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.coordination import SOLUTION, round_folder
 from trialign_ray.progress import Progress
 from trialign_ray.run_directory import RunDirectory

@@ -8,7 +8,8 @@ from torch import Tensor
 from trialign_ray.algorithms import algorithm_by_name
 from trialign_ray.algorithms.algorithm import AlgorithmInput, Targets
 from trialign_ray.candidates import Candidate, GroupView, JointQuestion, borrow_peers
-from trialign_ray.config import Config, CriticConfig, TargetsConfig
+from trialign_ray.config import Config
+from trialign_ray.config_sections import CriticConfig, TargetsConfig
 from trialign_ray.critic import CandidateTensors
 from trialign_ray.fitted_critic import FittedCritic
 from trialign_ray.truth_heads import gather_evidence

@@ -8,7 +8,7 @@ from typing import Any
 
 from envs.types import Question
 from trialign_ray.candidates import Candidate, GroupView, JointQuestion
-from trialign_ray.config import CriticConfig
+from trialign_ray.config_sections import CriticConfig
 from trialign_ray.critic_report import score_beliefs
 from trialign_ray.truth_heads import (
     TruthEstimate,

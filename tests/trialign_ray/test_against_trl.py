@@ -22,7 +22,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from envs.types import Message
 from trialign_ray.adapters import add_adapter
 from trialign_ray.clone import CloneRow, candidate_batch
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.extraction import CandidateBatch, extraction_by_name
 from trialign_ray.language_model import answer_ids, chat_text, load_language_model, text_ids

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.trialign_ray.planted_critic import BY_REWARD, LOG, NAN, planted_critic, same, solved
 from trialign_ray.algorithms import ALGORITHMS, algorithm_by_name
-from trialign_ray.config import TargetsConfig
+from trialign_ray.config_sections import TargetsConfig
 from trialign_ray.critic import CandidateTensors
 from trialign_ray.errors import ConfigError
 from trialign_ray.extraction import EXTRACTIONS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import ConfigError
 from trialign_ray.extraction import (
     CLIP,

@@ -9,7 +9,7 @@ from trialign_ray.algorithms import ALGORITHMS
 from trialign_ray.algorithms.algorithm import AlgorithmInput
 from trialign_ray.candidates import Candidate, GroupView, JointQuestion
 from trialign_ray.checkpoint import file_sha256
-from trialign_ray.config import TargetsConfig
+from trialign_ray.config_sections import TargetsConfig
 from trialign_ray.coordination import (
     CENTRE_FLOOR,
     PolicyReport,

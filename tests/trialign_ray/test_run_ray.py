@@ -13,7 +13,7 @@ import pytest
 from tests.trialign_ray.runs import SMALL, adapter_hashes, make_recipe, run_all, small_config
 from trialign_ray.actors.placement import require_resources, total
 from trialign_ray.actors.workers import RayWorkers
-from trialign_ray.config import ResourcesConfig
+from trialign_ray.config_sections import ResourcesConfig
 from trialign_ray.errors import ConfigError, DataError, WorkerError
 from trialign_ray.run_directory import RunDirectory
 

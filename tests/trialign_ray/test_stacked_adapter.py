@@ -16,7 +16,7 @@ from trialign_ray.adapters import (
     stacked_adapter,
     unadapted,
 )
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import DataError
 from trialign_ray.extraction import CandidateBatch
 from trialign_ray.group_mixer import GroupMixer

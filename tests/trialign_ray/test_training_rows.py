@@ -12,7 +12,7 @@ import torch
 from tests.trialign_ray.planted_critic import GROUPS, likely, planted_critic, planted_questions
 from trialign_ray.algorithms import algorithm_by_name
 from trialign_ray.algorithms.algorithm import Targets, make_targets
-from trialign_ray.config import TargetsConfig
+from trialign_ray.config_sections import TargetsConfig
 from trialign_ray.critic import PSEUDO_COUNT
 from trialign_ray.errors import DataError
 from trialign_ray.extraction import EXTRACTIONS, PAIR_MARGIN

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trialign_ray.adapters import add_adapter
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import DataError
 from trialign_ray.language_model import load_language_model
 from trialign_ray.tiny_lm import SHIPPED_BASE

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trialign_ray.adapters import add_adapter
 from trialign_ray.clone import CloneRow, CloneTrainer
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.group_mixer import GroupMixer
 from trialign_ray.language_model import load_language_model
 from trialign_ray.tiny_lm import SHIPPED_BASE

@@ -14,7 +14,7 @@ import torch
 
 from trialign_ray.checkpoint import file_sha256
 from trialign_ray.common_adapter import CommonAdapterSpec
-from trialign_ray.config import CloneConfig
+from trialign_ray.config_sections import CloneConfig
 from trialign_ray.coordination import PolicyReport
 from trialign_ray.engines import CandidateScore, Decoding, Generation, Utterance
 from trialign_ray.errors import DataError

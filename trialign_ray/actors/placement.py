@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trialign_ray.config import ResourcesConfig
+from trialign_ray.config_sections import ResourcesConfig
 from trialign_ray.errors import ConfigError
 
 RESERVATION_TIMEOUT_S = 60.0

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from trialign_ray.actors.critic_learner import CriticLearner, CriticSpec
 from trialign_ray.actors.group_agent import GroupAgent, GroupAgentSpec
-from trialign_ray.config import ResourcesConfig
+from trialign_ray.config_sections import ResourcesConfig
 from trialign_ray.errors import TrialignError, WorkerError
 
 logger = logging.getLogger(__name__)

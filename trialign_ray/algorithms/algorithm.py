@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trialign_ray.config import TargetsConfig
+from trialign_ray.config_sections import TargetsConfig
 from trialign_ray.critic import CandidateTensors, weighted_values
 from trialign_ray.group_mixer import Sharing
 from trialign_ray.targets import CentralSolution

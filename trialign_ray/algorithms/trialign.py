@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trialign_ray.algorithms.algorithm import Algorithm, AlgorithmInput, Targets
-from trialign_ray.config import TargetsConfig
+from trialign_ray.config_sections import TargetsConfig
 from trialign_ray.critic import known_objectives, objective_values, weighted_values
 from trialign_ray.ops.inconsistency import penalty_by_name
 from trialign_ray.ops.welfare import Welfare, welfare_by_name

@@ -7,7 +7,7 @@ looks at hidden gold.
 import math
 from collections.abc import Mapping
 
-from trialign_ray.config import CriticConfig
+from trialign_ray.config_sections import CriticConfig
 from trialign_ray.errors import ConfigError
 from trialign_ray.truth_heads import dawid_skene, gold, joint, majority
 from trialign_ray.truth_heads.evidence import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trialign_ray.candidates import JointQuestion
-from trialign_ray.config import CriticConfig
+from trialign_ray.config_sections import CriticConfig
 
 HIDDEN = -1
 ReferenceScore = Callable[[str, str, str], float]

@@ -2,7 +2,7 @@
 
 import torch
 
-from trialign_ray.config import CriticConfig
+from trialign_ray.config_sections import CriticConfig
 from trialign_ray.errors import ConfigError
 from trialign_ray.truth_heads.evidence import HIDDEN, TruthEstimate, TruthEvidence
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trialign_ray.candidates import JointQuestion
-from trialign_ray.config import CriticConfig
+from trialign_ray.config_sections import CriticConfig
 from trialign_ray.truth_heads import majority
 from trialign_ray.truth_heads.crossfit import (
     combine_members,

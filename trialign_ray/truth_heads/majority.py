@@ -6,7 +6,7 @@ Shapes: G groups, X questions, Z answers of a question (padded).
 import torch
 from torch import Tensor
 
-from trialign_ray.config import CriticConfig
+from trialign_ray.config_sections import CriticConfig
 from trialign_ray.truth_heads.evidence import TruthEstimate, TruthEvidence
 
 
