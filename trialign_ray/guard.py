@@ -78,7 +78,7 @@ def trial_of(protocol: Protocol, workers: Workers, model: str) -> Trial:
     )
 
 
-def pair_disagreement(answer_GX: NDArray[np.int_]) -> NDArray[np.float64]:
+def pair_disagreement(answer_GX: NDArray[Any]) -> NDArray[np.float64]:
     """Share of pairs of groups that are told different answers, shape (X,); 0 for one group."""
     pairs = [a != b for a, b in combinations(answer_GX, 2)]
     return np.mean(pairs, 0).astype(float) if pairs else np.zeros(answer_GX.shape[1])

@@ -4,7 +4,6 @@ Shapes: G groups, X validation questions.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from trialign_ray.comparison.cells import CELL_FILE
 from trialign_ray.comparison.methods import Method
 from trialign_ray.comparison.worlds import World
 from trialign_ray.errors import DataError
+from trialign_ray.guard import pair_disagreement
 from trialign_ray.seeds import derive_seed
 from trialign_ray.selection import Selection, SelectionRule, Trial, select
 
@@ -111,5 +111,4 @@ def inconsistency_by_question(split: SplitResult) -> NDArray[np.float64]:
     Where answers were not kept, right against wrong: a lower bound, two falsehoods look alike.
     """
     rows = split.correct_GX if split.answers is None else np.array(split.answers)
-    pairs = [a != b for a, b in combinations(rows, 2)]
-    return np.mean(pairs, 0).astype(float) if pairs else np.zeros(rows.shape[1])
+    return pair_disagreement(rows)
