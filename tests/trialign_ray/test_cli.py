@@ -52,8 +52,8 @@ def test_help_is_quick_and_module_equals_command():
     [
         ("targets.penality_weight=1", "did you mean 'targets.penalty_weight'"),
         ("collect.label_fraction=2", "collect.label_fraction is 2"),
-        ("algorithm=magic", "algorithm is 'magic'; expected one of trialign"),
-        ("targets.welfare=nash", "expected one of log_nash, power_mean"),
+        ("algorithm=magic", "algorithm is 'magic'; expected one of awr"),
+        ("targets.welfare=nash", "expected one of cvar"),
         ("targets.penalty=jsd", "expected one of excess_disagreement"),
         ("resources.cpus_per_group=100", "need 400.25 CPU"),
         ("behaviour.num_workers=1000", "needs 500 CPUs"),
