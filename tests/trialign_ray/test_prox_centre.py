@@ -94,6 +94,7 @@ def problem(penalty_weight=0.0, kl_weight=1.0):
         players="groups",
         penalty_weight=penalty_weight,
         kl_weight=kl_weight,
+        personalization_weight=0.0,
     )
     return AlgorithmInput(tensors, config, torch.ones(2), seed=0)
 
