@@ -59,7 +59,8 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class CellResult:
-    """A finished cell. truth_heads: its report on the truth heads, of our own method alone."""
+    """A finished cell. truth_heads: its report on the truth heads, of our own method alone.
+    git_commit: of the code that made it, if known."""
 
     world: World
     method: str
@@ -68,6 +69,7 @@ class CellResult:
     splits: Mapping[str, SplitResult]
     wall_s: float
     truth_heads: Mapping[str, Any] | None
+    git_commit: str | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ def read_cell(path: Path) -> CellResult:
             {split: _split(tree["splits"][split]) for split in ("validation", "test")},
             float(tree["wall_s"]),
             _truth_heads(path.parent) if tree["method"] == OURS else None,
+            tree.get("git_commit"),
         )
         if not path.parent.as_posix().endswith(f"/{cell.name}"):
             raise ValueError(f"it says that it is {cell.name}")

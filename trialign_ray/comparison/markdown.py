@@ -57,7 +57,7 @@ def _header(analysis: Analysis) -> str:
     about = facts(analysis)
     lines = [
         "# Methods compared on TruthWorld",
-        f"`{about.pop('command')}` at commit `{about.pop('commit')[:12]}`.",
+        f"`{about.pop('command')}` at commit {about.pop('commit')}.",
         "\n".join(f"- {name}: {text}" for name, text in about.items()),
         f"{interval_note()} A tiny LM shows the mechanism only: no evidence about real social "
         "groups or large models.",

@@ -57,6 +57,9 @@ def load(root: Path, methods: Mapping[str, Method] | None = None) -> Results:
     record = _read_record(root / RECORD)
     paths = sorted((root / "cells").glob(f"*/*/{CELL_FILE}"))
     cells = tuple(read_cell(path) for path in paths)
+    made_at = sorted({cell.git_commit[:12] for cell in cells if cell.git_commit})
+    if made_at:  # a resumed comparison may hold cells of several commits
+        record = {**record, "git_commit": ", ".join(made_at)}
     done = {cell.name for cell in cells}
     missing = tuple(name for name in _expected(record, methods) if name not in done)
     return Results(record, methods, cells, missing)
