@@ -10,7 +10,7 @@ log-probabilities of the log are those of the behaviour model at temperature 1.
 Shapes: N first answers of one group, X questions, K candidates (padded).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,38 +119,6 @@ def candidate_values(
     probability_XK = np.where(mask_XK, np.exp(new_logprob_XK), 0.0)
     logged_N = np.where(candidate_N >= 0, q_XK[question_N, np.maximum(candidate_N, 0)], 0.0)
     return ValueEstimates(logged_N, (probability_XK * q_XK).sum(-1)[question_N])
-
-
-def estimate_policy(
-    log: Mapping[str, FirstAnswers],
-    new_logprob: Mapping[str, Floats],
-    rewards: Mapping[str, Floats],
-    q_hat: Mapping[str, ValueEstimates] | None = None,
-    options: EstimateOptions | None = None,
-    *,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    """By group: {"is", "wis", "dr": {"value", "ci"}, "ess", "num", ...}, see `estimate_group`.
-
-    Args: new_logprob: of each logged answer under the group's adapter, in nats, summed over the
-    same tokens as the behaviour's; nan where not scored. rewards: of each logged answer; nan where
-    not known. q_hat: a critic; without it there is no "dr".
-    """
-    for name, given in (("new_logprob", new_logprob), ("rewards", rewards), ("q_hat", q_hat)):
-        missing = sorted(set(log) - set(given)) if given is not None else []
-        if missing:
-            raise DataError(f"{name} lacks {', '.join(missing)}; expected an entry for every group")
-    return {
-        group: estimate_group(
-            answers,
-            new_logprob[group],
-            rewards[group],
-            q_hat[group] if q_hat is not None else None,
-            options or EstimateOptions(),
-            seed=derive_seed(seed, "off_policy", group),
-        )
-        for group, answers in log.items()
-    }
 
 
 def estimate_group(

@@ -12,7 +12,6 @@ from trialign_ray.off_policy import (
     ValueEstimates,
     candidate_values,
     estimate_group,
-    estimate_policy,
     first_answers,
 )
 
@@ -171,19 +170,7 @@ def test_candidates_are_a_critic_that_is_zero_elsewhere():
     assert values.value_N == pytest.approx([0.6] * 3)  # .5 * 1 + .2 * .5
 
 
-def test_every_group_has_estimates_of_its_own():
-    log, new = {"blue": LOG, "green": LOG}, {"blue": NEW, "green": LOG.behaviour_logprob_N}
-    rewards = dict.fromkeys(log, LOG.truth_N)
-    report = estimate_policy(log, new, rewards, seed=0)
-    assert report == estimate_policy(log, new, rewards, seed=0)
-    assert report["blue"]["is"]["value"] > report["green"]["is"]["value"]
-    alone = estimate_policy({"blue": LOG}, new, rewards, seed=0)
-    assert alone["blue"] == report["blue"]
-
-
 def test_what_does_not_fit_is_named():
-    with pytest.raises(DataError, match="new_logprob lacks blue"):
-        estimate_policy({"blue": LOG}, {}, {"blue": LOG.truth_N}, seed=0)
     with pytest.raises(ShapeError, match="one entry per first answer"):
         estimate(reward=np.ones(3))
     with pytest.raises(DataError, match="infinite"):
