@@ -21,6 +21,7 @@ from trialign_ray.errors import DataError, ShapeError
 from trialign_ray.ops.off_policy import (
     doubly_robust_terms,
     effective_sample_size,
+    fitted_q_evaluation,
     importance_weights,
 )
 from trialign_ray.ops.statistics import bootstrap_interval
@@ -119,6 +120,24 @@ def candidate_values(
     probability_XK = np.where(mask_XK, np.exp(new_logprob_XK), 0.0)
     logged_N = np.where(candidate_N >= 0, q_XK[question_N, np.maximum(candidate_N, 0)], 0.0)
     return ValueEstimates(logged_N, (probability_XK * q_XK).sum(-1)[question_N])
+
+
+def fitted_values(reward_N: Floats, known: ValueEstimates, judged: ValueEstimates) -> Floats:
+    """V of the new policy by fitted Q evaluation of one turn, shape (N,).
+
+    Q(a) = w . (1, is a a candidate, the critic's value of a) is fitted to what the logged answers
+    earned, so it corrects a critic that is biased, and judges what is no candidate by what such
+    answers earned, where the direct method says 0. All turns end here (`ops.off_policy`).
+    Args: known: of the critic that gives every candidate 1. judged: of the critic.
+    Returns: nan everywhere if no reward is known.
+    """
+    used_N, one_N = ~np.isnan(reward_N), np.ones_like(reward_N)
+    if not used_N.any():
+        return np.full_like(reward_N, np.nan)
+    logged_ND = np.stack([one_N, known.q_N, judged.q_N], -1)[used_N]
+    ended_N = np.ones(len(logged_ND), dtype=bool)
+    fitted = fitted_q_evaluation(logged_ND, reward_N[used_N], np.zeros_like(logged_ND), ended_N)
+    return fitted.value(np.stack([one_N, known.value_N, judged.value_N], -1))
 
 
 def estimate_group(

@@ -24,6 +24,7 @@ from trialign_ray.off_policy import (
     EstimateOptions,
     candidate_values,
     estimate_group,
+    fitted_values,
     mean_estimate,
 )
 from trialign_ray.off_policy_log import GroupLog, group_logs
@@ -62,7 +63,8 @@ def evaluate_off_policy(
     truth is the gold where it is visible, else the truth head's probability. behaviour: what the
     answers that were used earned, the value of the policy that gave them. dm: the direct method,
     the critic's word alone, never refused; what no candidate says counts as 0 there, and coverage
-    is the share of the adapter's first answers that are candidates. num_contradicted: answers whose
+    is the share of the adapter's first answers that are candidates. fqe: fitted Q evaluation (see
+    `off_policy.fitted_values`), never refused either. num_contradicted: answers whose
     logged log-probability the behaviour model does not confirm; they are left out.
     max_difference_nats: the largest such difference.
     Args: model: what is evaluated; "behaviour" must give what the log earned.
@@ -172,12 +174,14 @@ def _reward_report(
     num_N = np.arange(len(new_NK))
     crossed = candidate_values(num_N, log.candidate_N, new_NK, q_NK, others_NK)
     direct = candidate_values(num_N, log.candidate_N, new_NK, q_NK, known_NK)
+    covered = candidate_values(num_N, log.candidate_N, new_NK, np.ones_like(q_NK), others_NK)
     own_N = getattr(answers, f"{name}_N")
     reward_N = np.where(np.isnan(own_N), _of_answers(log, q_XK), own_N)
     new_N = _of_answers(log, new_XK)
     report = estimate_group(answers, new_N, reward_N, crossed, options, seed=seed)
     unused_N = np.isnan(reward_N + new_N + answers.behaviour_logprob_N)
-    for key, value_N in (("dm", direct.value_N), ("behaviour", reward_N)):
+    fitted_N = fitted_values(np.where(unused_N, np.nan, reward_N), covered, crossed)
+    for key, value_N in (("dm", direct.value_N), ("fqe", fitted_N), ("behaviour", reward_N)):
         used_N = np.where(unused_N, np.nan, value_N)
         report[key] = mean_estimate(answers, used_N, options, seed=derive_seed(seed, key))
     return report
@@ -188,7 +192,7 @@ def off_policy_metrics(report: dict[str, Any], group: str) -> dict[str, float]:
     metrics = {}
     for reward, estimates in report["groups"][group]["rewards"].items():
         metrics[f"off_policy/{reward}_ess"] = estimates["ess"]
-        for name in ("behaviour", "is", "wis", "dr", "dm"):
+        for name in ("behaviour", "is", "wis", "dr", "dm", "fqe"):
             if estimates[name] is not None:
                 metrics[f"off_policy/{reward}_{name}"] = estimates[name]["value"]
     return metrics

@@ -39,6 +39,7 @@ class EstimateRow:
     off: bool
     ess: str
     refused: str
+    fqe: str
     measured: str
 
 
@@ -50,6 +51,7 @@ ESTIMATE_COLUMNS = (
     "adapter, DR",
     "mean weight",
     "ESS",
+    "adapter, FQE",
     "measured, test",
 )
 HOW_TO_READ = (
@@ -60,7 +62,9 @@ HOW_TO_READ = (
     "greedily, to be near, not equal. Do not trust a row whose mean weight is surely not 1 "
     "(marked): above it the adapter has learned the log's answers by heart, below it says what "
     "nobody logged. An estimate is refused where few logged answers carry the weight (effective "
-    "sample size, ESS): that is no bad sign, only no evidence."
+    "sample size, ESS): that is no bad sign, only no evidence. FQE (fitted Q evaluation) is the "
+    "critic's word, corrected by what the logged answers earned; it is never refused, and no "
+    "better than that critic."
 )
 
 
@@ -100,6 +104,7 @@ def estimate_rows(
                 off=_excludes_one(truth["mean_weight"]),
                 ess=f"{truth['ess']:.1f}",
                 refused=_refusal(truth, estimates),
+                fqe=_estimate(truth["fqe"]),
                 measured=_number(measured[group]),
             )
         )
@@ -140,7 +145,7 @@ def section_lines(
             weight = f"**{e.mean_weight}**" if e.off else e.mean_weight
             middle = e.refused + " |" * 3 if e.refused else f"{e.wis} | {e.dr} | {weight} |"
             ess = "" if e.refused else e.ess
-            lines.append(f"| {e.group} | {e.logged} | {middle} {ess} | {e.measured} |")
+            lines.append(f"| {e.group} | {e.logged} | {middle} {ess} | {e.fqe} | {e.measured} |")
         lines += ["", HOW_TO_READ, ""]
     return lines
 

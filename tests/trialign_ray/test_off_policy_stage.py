@@ -13,7 +13,12 @@ from tests.trialign_ray.small_runs import run_to_report, small_run_config
 from trialign_ray.dataset import content_hash, read_dataset, write_dataset
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.language_model import answer_ids, text_ids
-from trialign_ray.off_policy import EstimateOptions, first_answers
+from trialign_ray.off_policy import (
+    EstimateOptions,
+    ValueEstimates,
+    first_answers,
+    fitted_values,
+)
 from trialign_ray.off_policy_log import believed_truth, logged_candidates, place_answers
 from trialign_ray.off_policy_stage import evaluate_off_policy, group_report, off_policy_metrics
 from trialign_ray.progress import read_metrics
@@ -122,6 +127,26 @@ def test_dr_is_right_on_average_though_its_critic_knows_only_what_was_logged():
     low, high = truth["dr"]["ci"]
     assert low < 0.8 < high and high - low < 0.06
     assert truth["dm"]["value"] < 0.2
+    # FQE: what is no candidate earns what such answers earned, .5 in the log; on the covered fifth
+    # of pi's mass Q is exact, so its value is about .2 * .8 + .8 * .5 = .56.
+    assert truth["dm"]["value"] + 0.3 < truth["fqe"]["value"] < 0.62
+
+
+def test_fitted_q_evaluation_corrects_a_critic_that_is_biased():
+    # The critic says (1, .5, 0) of three candidates that earn (.8, .5, .2): Q = .2 + .6 critic.
+    # pi = (.5, .5, 0) is worth .65, which the critic calls .75. Every candidate is known, so the
+    # constant and the indicator of a candidate share the .2.
+    reward_N = np.array([0.8, 0.5, 0.2] * 20)
+    judged = ValueEstimates(np.array([1.0, 0.5, 0.0] * 20), np.full(60, 0.75))
+    known = ValueEstimates(np.ones(60), np.ones(60))
+    assert fitted_values(reward_N, known, judged) == pytest.approx([0.65] * 60, abs=1e-4)
+    # Half of pi says what nobody logged; such answers earned .1: .5 * .65 + .5 * .1.
+    reward_N = np.append(reward_N, [0.1] * 20)
+    q_N, is_N = np.append(judged.q_N, np.zeros(20)), np.append(known.q_N, np.zeros(20))
+    judged = ValueEstimates(q_N, np.full(80, 0.375))
+    known = ValueEstimates(is_N, np.full(80, 0.5))
+    assert fitted_values(reward_N, known, judged) == pytest.approx([0.375] * 80, abs=1e-4)
+    assert np.isnan(fitted_values(np.full(80, np.nan), known, judged)).all()
 
 
 def test_what_an_answer_is_worth():
@@ -221,7 +246,7 @@ def test_a_log_of_another_temperature_is_refused_and_the_run_goes_on(small):
     for group in GROUPS:
         truth = report["groups"][group]["rewards"]["truth"]
         assert "temperature 0.7" in truth["refused"] and truth["wis"] is None
-        assert truth["dm"] is not None
+        assert truth["dm"] is not None and truth["fqe"] is not None
 
 
 def test_what_is_there_is_not_done_again(small):

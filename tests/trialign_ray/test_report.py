@@ -95,7 +95,7 @@ ESTIMATE = {"value": 0.5, "ci": [0.4, 0.6]}
 
 
 def truth(**changes):
-    known = dict.fromkeys(("behaviour", "wis", "dr"), ESTIMATE)
+    known = dict.fromkeys(("behaviour", "wis", "dr", "fqe"), ESTIMATE)
     weight = {"value": 1.1, "ci": [0.9, 1.3]}
     return {**known, "mean_weight": weight, "ess": 41.0, "num": 90, "refused": None} | changes
 
@@ -118,7 +118,7 @@ def test_a_refused_group_says_so_beside_what_was_measured():
     assert row.refused == "refused: ESS 7.7 < 30" and row.measured == "0.750"
     line = section_lines([], [row], None)[-4]
     assert line.startswith("| amber | 0.500 | refused: ESS 7.7 < 30 |")
-    assert line.count("|") == 8  # as many columns as the head
+    assert line.count("|") == 9 and "| 0.500 [0.40, 0.60] | 0.750 |" in line  # FQE is not refused
     (row,) = rows_of(temperature=0.7, **REFUSED)
     assert "temperature 0.7" in row.refused
     (row,) = rows_of(**REFUSED | {"num": 0, "ess": 0.0, "behaviour": None})
