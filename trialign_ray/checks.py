@@ -106,7 +106,7 @@ def check_models(config: Config) -> None:
 def check_vocabulary(config: Config, setting: Setting) -> None:
     """Raises: ConfigError if own groups or questions use words that the tiny LM cannot read."""
     world = config.world
-    shipped = world.groups == "truthworld" and world.questions == "truthworld"
+    shipped = world.groups == "truthworld" and world.questions == ("truthworld",)
     if shipped or config.behaviour.base != "truthworld":
         return
     from trialign_ray.language_model import load_tokenizer, unknown_words

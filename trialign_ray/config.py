@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from trialign_ray.config_models import EngineConfig, ModelConfig
+from trialign_ray.config_preferences import RulesSection, Scorer
 from trialign_ray.config_sections import (
     BehaviourConfig,
     CloneConfig,
@@ -35,6 +37,11 @@ class Config(Section):
     algorithm: str = "trialign"
     """What turns the log into targets; see `trialign_ray/algorithms`."""
     world: WorldConfig = WorldConfig()
+    preferences: tuple[Scorer, ...] = (RulesSection(),)
+    """Who says how well an answer suits a group: rules, classifier, reward_model or judge; several
+    are averaged by weight."""
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
     behaviour: BehaviourConfig = BehaviourConfig()
     collect: CollectConfig = CollectConfig()
     critic: CriticConfig = CriticConfig()

@@ -5,7 +5,7 @@ Defaults are the quickstart's settings, which were measured; see the README.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from envs.truthworld.corruption import Corruption
 
@@ -23,8 +23,17 @@ class WorldConfig(Section):
     """Name of a shipped group pack or path of a YAML file."""
     num_groups: int | None = Field(default=4, ge=1, le=12)
     """Take the first so many groups of the pack, 1 to 12. None: all of them."""
-    questions: str = "truthworld"
-    """`truthworld` or the path of a JSONL file of questions (see `envs/questions/jsonl.py`)."""
+    questions: tuple[str, ...] = Field(default=("truthworld",), min_length=1)
+    """Sources, one or several: `truthworld`, names of `trialign data sources` such as gsm8k, or
+    paths of JSONL, CSV or Parquet files of questions."""
+
+    data_dir: str | None = None
+    """Folder with local files of the named sources. None: they are loaded from the Hub."""
+    max_questions: int | None = Field(default=None, ge=1)
+    """At most so many questions of each source, by hash of their ids. None: all."""
+    num_controls: int = Field(default=0, ge=0, le=12)
+    """Neutral personas evaluated beside the groups, so that prompt noise does not pass for
+    unfairness. An audit has at least 5. 0: none."""
     prompt_mode: Literal["explicit", "implicit"] = "explicit"
     """What agents see of their user in the log: the profile or earlier exchanges."""
     train_fraction: float = Field(default=0.5, gt=0, lt=1)
@@ -34,14 +43,21 @@ class WorldConfig(Section):
     corruption: Corruption = Corruption()
     """TruthWorld's knobs A, B, F, S. All 0 is the clean control."""
 
+    @field_validator("questions", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
 
 class BehaviourConfig(Section):
     """The deployed, personalized model that is to be repaired."""
 
     base: str = "truthworld"
-    """The facts base: `truthworld` (shipped) or the folder of a Hugging Face model."""
+    """The facts base: `truthworld` (shipped), the folder of a Hugging Face model, or its name on
+    the Hub, e.g. Qwen/Qwen2.5-1.5B-Instruct."""
     model: str | None = None
-    """Folder of a behaviour model. None: TruthWorld's is fitted on its corrupted logs."""
+    """Folder or name of a behaviour model. None: `base` itself under each group's prompt; for
+    TruthWorld one is fitted on its corrupted logs."""
     epochs: float = Field(default=6.0, gt=0)
     """Passes over the corrupted logs."""
     batch_size: int = Field(default=24, ge=1)
@@ -184,6 +200,9 @@ class EvaluateConfig(Section):
         default=("explicit", "implicit"), min_length=1
     )
     """Prompts under which adherence is measured; truth is measured under the first."""
+    multiple_choice: Literal["generate", "likelihood"] = "generate"
+    """How a question with options is answered: read from what the model says, or the option that
+    it finds likeliest (per token)."""
     num_resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of questions, and permutations for the gap."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -195,6 +214,8 @@ class ResourcesConfig(Section):
 
     cpus_per_group: float = Field(default=0.25, gt=0)
     """CPUs of one group's actor. Several small models share a core."""
+    gpus_per_group: float = Field(default=0.0, ge=0)
+    """GPUs of one group's actor; a fraction lets several share one. 0: CPU."""
     cpus_critic: float = Field(default=0.25, gt=0)
     """CPUs of the critic-learner."""
     max_restarts: int = Field(default=3, ge=0)

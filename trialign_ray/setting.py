@@ -79,10 +79,10 @@ def _groups(config: Config) -> Sequence[Group]:
 
 def _questions(config: Config) -> list[Question]:
     world = config.world
-    if world.questions == "truthworld":
-        questions = [*load_facts(), *load_tastes()]
-    else:
-        questions = load_questions(world.questions)
+    questions: list[Question] = []
+    for source in world.questions:
+        own = source == "truthworld"
+        questions += [*load_facts(), *load_tastes()] if own else load_questions(source)
     placed = [
         replace(q, split=split_of(q.id, world.train_fraction, world.validation_fraction))
         for q in questions
@@ -92,7 +92,7 @@ def _questions(config: Config) -> list[Question]:
         if found < needed:
             raise ConfigError(
                 f"{found} questions with a truth fall into the {split} split (of {len(placed)} in "
-                f"{world.questions!r}), at least {needed} must; give more questions or change "
-                "world.train_fraction"
+                f"{', '.join(world.questions)}), at least {needed} must; give more questions or "
+                "change world.train_fraction"
             )
     return placed

@@ -7,22 +7,27 @@ from trialign_ray.errors import ConfigError
 
 FIELDS = """
 algorithm behaviour.base behaviour.batch_size behaviour.epochs behaviour.learning_rate
-behaviour.model behaviour.num_threads behaviour.num_workers behaviour.switch_rate clone.batch_size
-clone.checkpoint_every clone.coordinate_every clone.extraction clone.kl_weight clone.learning_rate
-clone.lora_alpha clone.lora_rank clone.min_target clone.pair_beta clone.shared_rank clone.steps
-clone.target_modules clone.temperature collect.batch_size collect.episodes_per_question
-collect.label_fraction collect.max_new_tokens collect.temperature collect.turns critic.discount
-critic.ensemble_size critic.expectile critic.folds critic.later_turns critic.learning_rate
-critic.pessimism critic.steps critic.team_reward critic.truth_head critic.value_steps
-critic.weight_decay evaluate.confidence evaluate.modes evaluate.num_resamples
-resources.cpus_critic resources.cpus_per_group resources.max_restarts resources.timeout_s seed
-targets.borrow_peers targets.group_weights targets.kl_weight targets.penalty
-targets.penalty_weight targets.personalization_weight targets.players targets.target_inconsistency
-targets.tolerance targets.truth_weight targets.welfare targets.welfare_exponent
-targets.welfare_level targets.welfare_omega targets.welfare_temperature
+behaviour.model behaviour.num_threads behaviour.num_workers behaviour.switch_rate
+clone.batch_size clone.checkpoint_every clone.coordinate_every clone.extraction clone.kl_weight
+clone.learning_rate clone.lora_alpha clone.lora_rank clone.min_target clone.pair_beta
+clone.shared_rank clone.steps clone.target_modules clone.temperature collect.batch_size
+collect.episodes_per_question collect.label_fraction collect.max_new_tokens collect.temperature
+collect.turns critic.discount critic.ensemble_size critic.expectile critic.folds
+critic.later_turns critic.learning_rate critic.pessimism critic.steps critic.team_reward
+critic.truth_head critic.value_steps critic.weight_decay engine.api_key_env engine.cache_gib
+engine.concurrency engine.cpus engine.gpus engine.kind engine.max_retries engine.memory_fraction
+engine.model engine.timeout_s engine.url evaluate.confidence evaluate.modes
+evaluate.multiple_choice evaluate.num_resamples model.chat_template model.dtype
+model.gradient_checkpointing model.max_length model.revision model.trust_remote_code preferences
+resources.cpus_critic resources.cpus_per_group resources.gpus_per_group resources.max_restarts
+resources.timeout_s seed targets.borrow_peers targets.group_weights targets.kl_weight
+targets.penalty targets.penalty_weight targets.personalization_weight targets.players
+targets.target_inconsistency targets.tolerance targets.truth_weight targets.welfare
+targets.welfare_exponent targets.welfare_level targets.welfare_omega targets.welfare_temperature
 world.corruption.false_consensus world.corruption.noise world.corruption.style_noise
-world.corruption.sycophancy world.corruption.systematic_myth world.groups world.num_groups
-world.prompt_mode world.questions world.train_fraction world.validation_fraction
+world.corruption.sycophancy world.corruption.systematic_myth world.data_dir world.groups
+world.max_questions world.num_controls world.num_groups world.prompt_mode world.questions
+world.train_fraction world.validation_fraction
 """
 
 
