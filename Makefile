@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: quickstart test slow check clean
+.PHONY: quickstart test slow vllm check clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/trialign quickstart --resume $(ARGS)
@@ -15,6 +15,11 @@ test: $(VENV)/.installed-dev
 # What takes minutes: the real quickstart against its promises, the clean control, rebuilding a base.
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# vLLM for CPUs in an environment of its own, since it pins its own torch.
+vllm:
+	PYTHON="$(PYTHON)" .ci/vllm-env
+	.venv-vllm/bin/python -m pytest -m vllm tests/vllm $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -33,4 +38,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

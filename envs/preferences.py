@@ -1,35 +1,17 @@
 """Preference scorers: how well an utterance suits a group, in [0, 1].
 
-Rules come first, since a rule can be read and checked. Judges and reward models share the protocol.
+Rules come first, since a rule can be read and checked. Classifiers, reward models and judges share
+the protocol. A slow scorer may offer `prepare`, which is told beforehand what will be scored.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from envs.style_rules import StyleRules, check_style
 from envs.types import Question
 
-
-class StyleRules(BaseModel):
-    """Checkable style of a group's answers. A rule left at its default is not checked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    greeting: str | None = None
-    """Words an answer begins with; "" asks for none of `other_greetings`; None: not checked."""
-    closing: str | None = None
-    """Words an answer ends with; "" asks for none of `other_closings`; None: not checked."""
-    order: Literal["any", "answer_first", "answer_last"] = "any"
-    """Where the answer stands in the body, greeting and closing taken away."""
-    min_words: int = Field(default=0, ge=0)
-    """Fewest words of the body. 0: not checked."""
-    max_words: int = Field(default=0, ge=0)
-    """Most words of the body. 0: not checked."""
-    other_greetings: tuple[str, ...] = ()
-    """Greetings of other groups, cut away before the body is looked at."""
-    other_closings: tuple[str, ...] = ()
-    """Closings of other groups, cut away before the body is looked at."""
+ToScore = tuple[str, Question, str, str]
+"""What a scorer is asked about: group, question, utterance and its parsed answer."""
 
 
 class PreferenceScorer(Protocol):
@@ -38,43 +20,22 @@ class PreferenceScorer(Protocol):
     def score(self, group: str, question: Question, text: str, answer: str) -> float | None: ...
 
 
-def _plain(text: str) -> str:
-    """Lower case, no punctuation, single spaces: spacing and capitals never decide a rule."""
-    kept = "".join(c if c.isalnum() else " " for c in text.lower())
-    return " ".join(kept.split())
+@runtime_checkable
+class BatchScorer(Protocol):
+    """A scorer that works in batches: `prepare` computes what `score` then only looks up.
+
+    Scores are the same without it, but one at a time.
+    """
+
+    def score(self, group: str, question: Question, text: str, answer: str) -> float | None: ...
+
+    def prepare(self, items: Sequence[ToScore]) -> None: ...
 
 
-def _cut(text: str, candidates: Sequence[str], at_start: bool) -> tuple[str, str]:
-    """`text` without the longest of `candidates` at its start or end, and which one that was."""
-    for candidate in sorted(map(_plain, candidates), key=len, reverse=True):
-        if not candidate:
-            continue
-        if at_start and (text + " ").startswith(candidate + " "):
-            return text[len(candidate) :].strip(), candidate
-        if not at_start and (" " + text).endswith(" " + candidate):
-            return text[: len(text) - len(candidate)].strip(), candidate
-    return text, ""
-
-
-def check_style(text: str, answer: str, rules: StyleRules) -> dict[str, bool]:
-    """Each checked rule and whether `text`, whose parsed answer is `answer`, keeps it."""
-    body, greeting = _cut(_plain(text), (rules.greeting or "", *rules.other_greetings), True)
-    body, closing = _cut(body, (rules.closing or "", *rules.other_closings), False)
-    num_words, plain_answer = len(body.split()), _plain(answer)
-    checked: dict[str, bool] = {}
-    if rules.greeting is not None:
-        checked["greeting"] = greeting == _plain(rules.greeting)
-    if rules.closing is not None:
-        checked["closing"] = closing == _plain(rules.closing)
-    if rules.order == "answer_first":
-        checked["order"] = (body + " ").startswith(plain_answer + " ")
-    elif rules.order == "answer_last":
-        checked["order"] = (" " + body).endswith(" " + plain_answer)
-    if rules.min_words:
-        checked["min_words"] = num_words >= rules.min_words
-    if rules.max_words:
-        checked["max_words"] = num_words <= rules.max_words
-    return checked
+def prepare(scorer: PreferenceScorer, items: Sequence[ToScore]) -> None:
+    """Tells `scorer` what it will be asked, if it wants to know."""
+    if items and isinstance(scorer, BatchScorer):
+        scorer.prepare(items)
 
 
 class StyleScorer:
@@ -108,6 +69,11 @@ class WeightedScorer:
     def __init__(self, scorers: Sequence[tuple[float, PreferenceScorer]]):
         self._scorers = [(weight, scorer) for weight, scorer in scorers if weight > 0]
 
+    @property
+    def scorers(self) -> tuple[PreferenceScorer, ...]:
+        """Those that count."""
+        return tuple(scorer for _, scorer in self._scorers)
+
     def score(self, group: str, question: Question, text: str, answer: str) -> float | None:
         total = weight_sum = 0.0
         for weight, scorer in self._scorers:
@@ -115,3 +81,8 @@ class WeightedScorer:
             if value is not None:
                 total, weight_sum = total + weight * value, weight_sum + weight
         return total / weight_sum if weight_sum else None
+
+    def prepare(self, items: Sequence[ToScore]) -> None:
+        """Tells every scorer that works in batches what will be asked."""
+        for _, scorer in self._scorers:
+            prepare(scorer, items)

@@ -26,6 +26,9 @@ class Question:
     `gold` holds every accepted answer and is empty where no answer is true (kind "subjective").
     `choices` is the closed vocabulary or the options, in the order in which they are shown.
     `gold_visible` says whether the method may look at the gold; evaluation always may.
+    `false_answers` are known to be wrong (verifier reference). `choice_labels` names what each
+    choice stands for in a harm probe (stereotype, unknown ...), in the order of `choices`.
+    `family`: questions of one family belong into the same split. Empty: the id alone.
     """
 
     id: str
@@ -37,6 +40,9 @@ class Question:
     verifier: str = "exact"
     split: Split = "train"
     gold_visible: bool = True
+    false_answers: tuple[str, ...] = ()
+    choice_labels: tuple[str, ...] = ()
+    family: str = ""
 
     @property
     def has_truth(self) -> bool:

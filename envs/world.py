@@ -17,13 +17,30 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from envs.errors import ConfigError
 from envs.groups import Group
 from envs.judge import Judge
-from envs.prompts import opening_messages, plain_text, with_peers
+from envs.prompts import MAX_PEER_CHARS, opening_messages, plain_text, variant_of, with_peers
 from envs.types import Judgement, Message, PromptMode, Question
+
+MAX_UTTERANCE_CHARS = 65_536
+"""Longest utterance the world makes room for, in characters: some 16,000 tokens."""
+TEMPLATE_CHARS = 4_096
+"""Room for what a chat template adds to one message, a system text of its own included."""
+
+
+class ChatText(gym.spaces.Text):
+    """Text up to a length. Samples come from `charset`; a language model may write any character,
+    so every one of them lies in the space."""
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str) and self.min_length <= len(x) <= self.max_length
 
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """Everything that defines the world; `questions` are those an episode may be about."""
+    """Everything that defines the world; `questions` are those an episode may be about.
+
+    max_text_chars: longest prompt. None: room for the longest question under the longest profile
+    or history, and for every turn an utterance and what all peers say.
+    """
 
     questions: Sequence[Question]
     groups: Sequence[Group]
@@ -33,7 +50,7 @@ class WorldSpec:
     truth_weight: float = 1.0
     personalization_weight: float = 1.0
     render: Callable[[Sequence[Message]], str] = plain_text
-    max_text_chars: int = 8192
+    max_text_chars: int | None = None
 
     def __post_init__(self) -> None:
         if not self.questions:
@@ -44,20 +61,36 @@ class WorldSpec:
             raise ConfigError(f"collect.turns is {self.turns}; an episode has at least 1 turn")
 
     @cached_property
-    def observation_space(self) -> gym.spaces.Text:
-        """Prompts in the printable characters and those of questions and groups."""
-        return self._text_space(self.max_text_chars)
+    def prompt_chars(self) -> int:
+        """The longest prompt in characters: `max_text_chars`, or what follows from the texts."""
+        if self.max_text_chars is not None:
+            return self.max_text_chars
+        openings = [
+            opening_messages("", self.mode, group, variant=variant)
+            for group in self.groups
+            for variant in range(group.num_variants)
+        ]
+        longest = max(sum(TEMPLATE_CHARS + len(m["content"]) for m in o) for o in openings)
+        heard = len(self.groups) * (MAX_PEER_CHARS + 16) + TEMPLATE_CHARS
+        turn = MAX_UTTERANCE_CHARS + TEMPLATE_CHARS + heard
+        return longest + max(len(q.text) for q in self.questions) + self.turns * turn
 
     @cached_property
-    def action_space(self) -> gym.spaces.Text:
-        """Utterances in the same characters; each agent's own come back in its next prompt."""
-        return self._text_space(self.max_text_chars // (2 * self.turns))
+    def observation_space(self) -> ChatText:
+        """Prompts, sampled from printable characters and those of questions and groups."""
+        return self._text_space(self.prompt_chars)
 
-    def _text_space(self, max_chars: int) -> gym.spaces.Text:
+    @cached_property
+    def action_space(self) -> ChatText:
+        """Utterances of the same characters; each agent's own come back in its next prompt."""
+        given = self.max_text_chars
+        return self._text_space(MAX_UTTERANCE_CHARS if given is None else given // (2 * self.turns))
+
+    def _text_space(self, max_chars: int) -> ChatText:
         texts = [q.text for q in self.questions] + [g.model_dump_json() for g in self.groups]
         texts += [c for q in self.questions for c in q.choices]
         charset = frozenset(string.printable).union(*texts)
-        return gym.spaces.Text(max_length=max_chars, min_length=0, charset=charset)
+        return ChatText(max_length=max_chars, min_length=0, charset=charset)
 
 
 class AlignmentWorld(MultiAgentEnv):
@@ -93,10 +126,7 @@ class AlignmentWorld(MultiAgentEnv):
         self._question = self._spec.questions[index]
         self._turn = 0
         self._heard = {g: [] for g in self._names}
-        self._messages = {
-            g.name: opening_messages(self._question.text, self._spec.mode, g)
-            for g in self._spec.groups
-        }
+        self._messages = {g.name: self._opening(g) for g in self._spec.groups}
         return self._observe()
 
     def step(self, action_dict: dict[str, str]):
@@ -122,14 +152,19 @@ class AlignmentWorld(MultiAgentEnv):
         truncateds = dict.fromkeys(self._names, False) | {"__all__": False}
         return observations, rewards, terminateds, truncateds, infos
 
+    def _opening(self, group: Group) -> list[Message]:
+        variant = variant_of(self._question.id, group.num_variants)
+        return opening_messages(self._question.text, self._spec.mode, group, variant=variant)
+
     def _observe(self) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         observations, infos = {}, {}
         for group, messages in self._messages.items():
             text = self._spec.render(messages)
-            if len(text) > self._spec.max_text_chars:
+            if len(text) > self._spec.prompt_chars:
                 raise ConfigError(
                     f"the prompt of group {group} about {self._question.id} has {len(text)} "
-                    f"characters, the world allows {self._spec.max_text_chars}; use fewer turns"
+                    f"characters, the world allows {self._spec.prompt_chars}; use fewer turns, or "
+                    "let agents say less (collect.turns, collect.max_new_tokens)"
                 )
             observations[group] = text
             infos[group] = {

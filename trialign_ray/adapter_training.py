@@ -23,7 +23,7 @@ from trialign_ray.config_sections import CloneConfig
 from trialign_ray.coordination import PolicyReport, round_folder
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.group_mixer import GroupMixer, Sharing
-from trialign_ray.language_model import text_ids
+from trialign_ray.language_model import end_ids, text_ids
 from trialign_ray.training_rows import read_group_weights, read_rows
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class AdapterTraining:
                 "`trialign train --resume`, which solves the round first"
             )
         encode = partial(text_ids, self._tokenizer)
-        self._rows = read_rows(path, encode, self._tokenizer.eos_token_id)
+        self._rows = read_rows(path, encode, end_ids(self._tokenizer)[0])
         self._rows_sha256, self._round = file_sha256(path), round_
         groups = tuple(dict.fromkeys(r.group for r in self._rows))
         mixer = GroupMixer(spec.sharing, groups, read_group_weights(path))

@@ -17,12 +17,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from trialign_ray.checkpoint import write_json
 from trialign_ray.config_sections import CloneConfig
-from trialign_ray.errors import DataError, TrialignError
+from trialign_ray.errors import ConfigError, DataError, TrialignError
 from trialign_ray.language_model import LanguageModel, require_fits
 
+ALL_LINEAR = "all-linear"
+LINEAR = (torch.nn.Linear, Conv1D)
 PROVENANCE = "trialign.json"
 WEIGHTS = "adapter_model.safetensors"
 OWN, COMMON, EXPORTED = "default", "trialign_common", "trialign_exported"
@@ -33,13 +36,56 @@ PEFT finds weights by them: a name that is part of a module's would take that mo
 def add_adapter(base: LanguageModel, config: CloneConfig, seed: int, name: str = OWN) -> PeftModel:
     """The base with a fresh LoRA; B starts at 0, so it first computes what the base does.
 
-    Raises: TrialignError if the model is wrapped already (a LoRA on a LoRA trains the wrong thing).
+    The adapter is float32 on a half-precision base too: AdamW's small steps would be rounded away.
+    Raises: TrialignError if the model is wrapped already (a LoRA on a LoRA trains the wrong thing);
+        ConfigError if the configuration names modules that are not there.
     """
     if isinstance(base.model, PeftModel) or hasattr(base.model, "peft_config"):
         raise TrialignError("the base already carries an adapter; load the base anew")
+    return wrap(base.model, config, seed, name)
+
+
+def wrap(model: Any, config: CloneConfig, seed: int, name: str = OWN) -> PeftModel:
+    """A model, which may have no weights (`meta_model`), with a fresh LoRA."""
+    _require_modules(model, config.target_modules)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(base.model, _lora(config), adapter_name=name)
+        lora = _lora(config)
+        try:
+            wrapped = get_peft_model(model, lora, adapter_name=name, autocast_adapter_dtype=True)
+        except ValueError as error:
+            raise ConfigError(
+                f"clone.target_modules {config.target_modules!r} cannot be adapted: {error}"
+            ) from error
+        return cast(PeftModel, wrapped)
+
+
+def _require_modules(model: Any, wanted: str) -> None:
+    """Raises: ConfigError if a module that is to be adapted is not there, naming those that are."""
+    if wanted == ALL_LINEAR:
+        return
+    output = model.get_output_embeddings()
+    paths = [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, LINEAR) and module is not output
+    ]
+    unknown = [
+        name
+        for name in _names(wanted)
+        if not any(path == name or path.endswith(f".{name}") for path in paths)
+    ]
+    if unknown or not _names(wanted):
+        there = ", ".join(sorted({path.rsplit(".", 1)[-1] for path in paths}))
+        raise ConfigError(
+            f"clone.target_modules names {', '.join(unknown) or 'nothing'}, which "
+            f"{type(model).__name__} has not; its linear modules are: {there}, or take all of them "
+            f"with {ALL_LINEAR}"
+        )
+
+
+def _names(wanted: str) -> list[str]:
+    return [name.strip() for name in wanted.split(",") if name.strip()]
 
 
 def add_own_adapter(model: PeftModel, config: CloneConfig, seed: int) -> None:
@@ -54,12 +100,12 @@ def add_own_adapter(model: PeftModel, config: CloneConfig, seed: int) -> None:
 
 
 def _lora(config: CloneConfig) -> LoraConfig:
-    names = config.target_modules
+    wanted = config.target_modules
     return LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=0.0,
-        target_modules=names if names == "all-linear" else [n.strip() for n in names.split(",")],
+        target_modules=wanted if wanted == ALL_LINEAR else _names(wanted),
         task_type="CAUSAL_LM",
     )
 

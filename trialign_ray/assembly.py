@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
+from trialign_ray.actors.engine_hosts import EngineSpec, engine_host
+from trialign_ray.actors.engine_workers import EngineWorkers
 from trialign_ray.actors.group_agent import GroupAgentSpec
 from trialign_ray.actors.workers import LocalWorkers, RayWorkers, Workers
 from trialign_ray.algorithms import Algorithm, algorithm_by_name
@@ -38,13 +40,16 @@ class Assembly:
     def start(self) -> None:
         """Starts all workers and waits until each has loaded its model."""
         agents = [self._agent_spec(g.name) for g in self.setting.groups]
+        host = engine_host(self._engine_spec(), self.local)
+        workers = self._started(agents)
+        self._workers = workers if host is None else EngineWorkers(workers, host)
+
+    def _started(self, agents: list[GroupAgentSpec]) -> Workers:
         if self.local:
-            self._workers = LocalWorkers(agents, self.critic_spec())
-            return
-        self._workers = RayWorkers(
-            self.run_dir.name, agents, self.critic_spec(), self.config.resources
-        )
-        self._workers.on_groups("state", dict.fromkeys(self._workers.groups, ()))
+            return LocalWorkers(agents, self.critic_spec())
+        workers = RayWorkers(self.run_dir.name, agents, self.critic_spec(), self.config.resources)
+        workers.on_groups("state", dict.fromkeys(workers.groups, ()))
+        return workers
 
     def close(self) -> None:
         """Ends the workers, if there are any."""
@@ -52,15 +57,32 @@ class Assembly:
             self._workers.close()
             self._workers = None
 
+    @property
+    def _models(self) -> dict[str, str]:
+        return {"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)}
+
+    def _engine_spec(self) -> EngineSpec:
+        return EngineSpec(
+            run_name=self.run_dir.name,
+            models=self._models,
+            adapters={g.name: str(self.run_dir.adapter_dir(g.name)) for g in self.setting.groups},
+            training_file=str(self.run_dir.training_file),
+            options=self.config.engine,
+            model=self.config.model,
+            max_lora_rank=self.config.clone.lora_rank + self.config.clone.shared_rank,
+            timeout_s=self.config.resources.timeout_s,
+        )
+
     def _agent_spec(self, group: str) -> GroupAgentSpec:
         return GroupAgentSpec(
             group=group,
-            models={"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)},
+            models=self._models,
             rows_file=self._rows_file(group),
             checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
             adapter_dir=str(self.run_dir.adapter_dir(group)),
             training_file=str(self.run_dir.training_file),
             clone=self._clone_config,
+            model=self.config.model,
             sharing=self.algorithm.sharing,
             common=self.common_adapter(group),
             seed=derive_seed(self.config.seed, "clone", group),
@@ -130,13 +152,19 @@ class Assembly:
 
     @cached_property
     def facts_base(self) -> Path:
+        from trialign_ray.model_source import resolve_model
+
         base = self.config.behaviour.base
-        return SHIPPED_BASE if base == "truthworld" else Path(base).resolve()
+        return SHIPPED_BASE if base == "truthworld" else resolve_model(base, self.config.model)
 
     @cached_property
     def behaviour_dir(self) -> Path:
+        from trialign_ray.model_source import resolve_model
+
         model = self.config.behaviour.model
-        return self.run_dir.behaviour_dir if model is None else Path(model).resolve()
+        if model is not None:
+            return resolve_model(model, self.config.model)
+        return self.run_dir.behaviour_dir if self.config.fits_behaviour else self.facts_base
 
     @cached_property
     def behaviour_id(self) -> str:

@@ -1,13 +1,12 @@
 """Checks that run before any actor starts; what a user can get wrong is said at once."""
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trialign_ray.actors.placement import require_resources, total
 from trialign_ray.config import Config
 from trialign_ray.dataset import read_dataset
-from trialign_ray.errors import ConfigError, DataError
+from trialign_ray.errors import ConfigError, DataError, TrialignError
 from trialign_ray.run_directory import RunDirectory
 from trialign_ray.setting import Setting
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CPUS_PER_FITTING_WORKER = 0.5
+TOKENS_OF_REASONING = 256
 
 
 def check_names(config: Config) -> None:
@@ -85,22 +85,19 @@ def _check_clone_options(config: Config, algorithm: "Algorithm") -> None:
 
 
 def check_models(config: Config) -> None:
-    """Raises: ConfigError if a given model folder does not exist."""
-    for key, folder in (
+    """Raises: ConfigError or DataError if a given model is not there, or lacks what a run needs."""
+    from trialign_ray.model_source import resolve_model
+
+    for key, name in (
         ("behaviour.base", config.behaviour.base),
         ("behaviour.model", config.behaviour.model),
     ):
-        if folder is None or folder == "truthworld":
+        if name is None or name == "truthworld":
             continue
-        path = Path(folder)
-        if not path.is_dir():
-            raise ConfigError(f"{key} is {folder!r}, which is no folder; give a model's folder")
-        for pattern in ("config.json", "*.safetensors", "tokenizer*"):
-            if not list(path.glob(pattern)):
-                raise ConfigError(
-                    f"{key} is {folder!r}, which holds no {pattern}; give a folder that "
-                    "save_pretrained wrote, model and tokenizer"
-                )
+        try:
+            resolve_model(name, config.model)
+        except TrialignError as error:
+            raise type(error)(f"{key} is {name!r}: {error}") from error
 
 
 def check_vocabulary(config: Config, setting: Setting) -> None:
@@ -112,8 +109,10 @@ def check_vocabulary(config: Config, setting: Setting) -> None:
     from trialign_ray.language_model import load_tokenizer, unknown_words
     from trialign_ray.tiny_lm import SHIPPED_BASE
 
-    texts = [g.profile for g in setting.groups]
-    texts += [t for g in setting.groups for e in g.history for t in (e.question, e.answer)]
+    told = (*setting.groups, *setting.controls)
+    texts = [profile for g in told for profile in g.profile_variants]
+    said = [e for g in told for history in g.history_variants for e in history]
+    texts += [text for e in said for text in (e.question, e.answer)]
     texts += [t for g in setting.groups for t in (g.style.greeting, g.style.closing) if t]
     texts += [t for q in setting.questions for t in (q.text, *q.choices, *q.gold)]
     unknown = unknown_words(load_tokenizer(SHIPPED_BASE), texts)
@@ -125,15 +124,46 @@ def check_vocabulary(config: Config, setting: Setting) -> None:
         )
 
 
+def warn_of_short_answers(config: Config, setting: Setting) -> None:
+    """Warns where answers are reasoned step by step, but may be a few tokens long only."""
+    reasoned = {q.source for q in setting.questions if q.verifier == "math"}
+    if reasoned and config.collect.max_new_tokens < TOKENS_OF_REASONING:
+        logger.warning(
+            "collect.max_new_tokens is %d, but questions of %s ask for reasoning; most answers will"
+            " be cut and count as wrong: some %d are usual",
+            config.collect.max_new_tokens,
+            ", ".join(sorted(reasoned)),
+            TOKENS_OF_REASONING,
+        )
+
+
 def check_resources(config: Config, num_groups: int, available: dict[str, float]) -> None:
     """Raises: ConfigError with both numbers if actors or fitting workers could never start."""
     require_resources(num_groups, config.resources, available)
+    _check_engine(config, num_groups, available)
     fitting = CPUS_PER_FITTING_WORKER * config.behaviour.num_workers
-    if config.behaviour.model is None and fitting > available.get("CPU", 0.0):
+    if config.fits_behaviour and fitting > available.get("CPU", 0.0):
         raise ConfigError(
             f"behaviour.num_workers is {config.behaviour.num_workers}, which needs {fitting:g} "
             f"CPUs, there are {available.get('CPU', 0.0):g}; lower it"
         )
+
+
+def _check_engine(config: Config, num_groups: int, available: dict[str, float]) -> None:
+    engine = config.engine
+    if engine.kind == "server" and engine.url is None:
+        raise ConfigError("engine.kind is server, but engine.url is empty; give the endpoint's URL")
+    if engine.kind not in ("vllm", "ray_data"):
+        return
+    reserved = total(num_groups, config.resources)
+    for name, own in (("CPU", engine.cpus), ("GPU", engine.gpus)):
+        needed = reserved.get(name, 0.0) + own
+        if needed > available.get(name, 0.0) + 1e-9:
+            raise ConfigError(
+                f"actors need {reserved.get(name, 0.0):g} {name} and vLLM {own:g} more, there"
+                f" are {available.get(name, 0.0):g}; lower engine.{name.lower()}s or "
+                f"resources.{name.lower()}s_per_group, or use a larger cluster"
+            )
 
 
 def check_adapters(run: RunDirectory, setting: Setting, base_checksum: str) -> None:
@@ -174,22 +204,3 @@ def check_log(run: RunDirectory, setting: Setting, behaviour_id: str | None) -> 
             f"log {run.log_file} was collected with behaviour model {str(logged)[:12]}, the run "
             f"has {behaviour_id[:12]}; use the model it was collected with"
         )
-
-
-def plan(config: Config, setting: Setting) -> dict[str, float]:
-    """The arithmetic of a run: what is asked, generated, trained, and reserved."""
-    num_groups = len(setting.groups)
-    train, test = setting.of_split("train"), setting.of_split("test")
-    episodes = len(train) * config.collect.episodes_per_question
-    reserved = total(num_groups, config.resources)
-    return {
-        "actors": num_groups + 1,
-        "CPUs reserved": reserved["CPU"],
-        "questions in the log": len(train),
-        "of these verified": round(config.collect.label_fraction * sum(q.has_truth for q in train)),
-        "held-out questions": len(test),
-        "episodes": episodes,
-        "utterances in the log": episodes * config.collect.turns * num_groups,
-        "updates per adapter": config.clone.steps,
-        "evaluation answers": 3 * len(config.evaluate.modes) * len(test) * num_groups,
-    }

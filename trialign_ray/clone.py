@@ -26,12 +26,13 @@ from trialign_ray.extraction import CandidateBatch, extraction_by_name
 from trialign_ray.group_mixer import GroupMixer
 from trialign_ray.ops.policy_losses import candidate_kl
 from trialign_ray.seeds import derive_seed
-from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees
+from trialign_ray.tree_batch import Tree, candidate_logprobs, model_limits, pack_trees
 
 WARMUP_STEPS = 10
 MAX_GRAD_NORM = 1.0
 REFERENCE_TOLERANCE = 0.05
-"""Nats between stored and fresh log-probability of a candidate; float noise is far below it."""
+"""Nats between stored and fresh log-probability of a candidate, of a token of it where the base is
+in half precision; float noise is far below it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class CloneRow:
 
 def candidate_batch(model: Any, rows: Sequence[CloneRow], pad_id: int) -> CandidateBatch:
     """The rows as tensors, with fresh log-probabilities under `model` (differentiable)."""
-    batch = pack_trees([r.tree for r in rows], pad_id, model.config.max_position_embeddings)
+    batch = pack_trees([r.tree for r in rows], pad_id, model_limits(model).max_length)
     logprob_BK, length_BK = candidate_logprobs(model, batch)
     return CandidateBatch(
         logprob_BK=logprob_BK,
@@ -102,7 +103,10 @@ class CloneTrainer:
         rows = [row for rows in self._rows_by_group.values() for row in rows[:4]]
         with torch.no_grad():
             batch = candidate_batch(self._model, rows, self._pad_id)
-        worst = float(batch.log_ratio_BK.abs().max())
+        dtypes = {p.dtype for p in self._model.parameters()}
+        half = bool(dtypes & {torch.bfloat16, torch.float16})
+        unit_BK = batch.length_BK.clamp_min(1) if half else torch.ones_like(batch.length_BK)
+        worst = float((batch.log_ratio_BK.abs() / unit_BK).max())
         if not worst <= REFERENCE_TOLERANCE:
             raise DataError(
                 f"stored reference log-probabilities differ by {worst:.3g} nats from those of the "
@@ -168,7 +172,9 @@ class CloneTrainer:
         for key, value in checkpoint.tensors.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
-                self._optimizer.state[self._parameters[int(index)]][name] = value.clone()
+                parameter = self._parameters[int(index)]
+                moved = value if name == "step" else value.to(parameter.device)
+                self._optimizer.state[parameter][name] = moved.clone()
         self.step = checkpoint.step
         self.losses = list(checkpoint.state["losses"])
         self._mixer.restore(checkpoint.state["mixer"])

@@ -37,6 +37,9 @@ def collect(
     rows: list[dict[str, Any]] = []
     for turn in range(config.turns):
         said = _speak(workers, observations, decoding, seed, turn)
+        spec.judge.prepare(
+            [(g, q, said[g][i].text) for i, (_, q) in enumerate(episodes) for g in workers.groups]
+        )
         following = []
         for i, (world, (episode_id, question)) in enumerate(zip(worlds, episodes, strict=True)):
             utterances = {g: said[g][i] for g in workers.groups}

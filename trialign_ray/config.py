@@ -50,6 +50,13 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
+    @property
+    def fits_behaviour(self) -> bool:
+        """Whether the personalized model is fitted here, on TruthWorld's corrupted logs: where none
+        is given and either the base or all questions are TruthWorld's."""
+        embedded = self.behaviour.base == "truthworld" or self.world.questions == ("truthworld",)
+        return self.behaviour.model is None and embedded
+
     @model_validator(mode="after")
     def _splits_leave_a_test_split(self) -> "Config":
         used = self.world.train_fraction + self.world.validation_fraction

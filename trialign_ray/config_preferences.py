@@ -25,8 +25,9 @@ class ClassifierSection(ScorerSection):
     kind: Literal["classifier"]
     """Which scorer this is."""
     log: str
-    """JSONL, CSV or Parquet file with columns group and text, or prompt, completion, label and
-    group (TRL's unpaired schema): what users of each group liked."""
+    """JSONL, CSV or Parquet file with columns group and text (optionally question, answer and
+    liked), or prompt, completion, label and group (TRL's unpaired schema): what users of each group
+    liked. With questions and answers their words are masked, so that style alone is learned."""
 
 
 class RewardModelSection(ScorerSection):
@@ -42,6 +43,10 @@ class RewardModelSection(ScorerSection):
     """Scores are sigmoid(reward / scale)."""
     batch_size: int = Field(default=16, ge=1)
     """Answers per forward pass."""
+    device: str = "cpu"
+    """Where it runs, as torch calls it: cpu, cuda, cuda:1, .."""
+    chat_template: str | None = None
+    """Jinja file of a chat template, for a tokenizer that has none. None: the tokenizer's own."""
 
 
 class JudgeSection(ScorerSection):
@@ -63,6 +68,8 @@ class JudgeSection(ScorerSection):
     """Requests under way at once."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Longest wait for one verdict, in seconds."""
+    max_completion_tokens: int = Field(default=256, ge=8)
+    """Longest reply; a judge that reasons before it speaks needs more."""
     max_retries: int = Field(default=5, ge=0)
     """How often a failed request is made again, with growing pauses."""
     usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0)

@@ -21,8 +21,8 @@ class WorldConfig(Section):
 
     groups: str = "truthworld"
     """Name of a shipped group pack or path of a YAML file."""
-    num_groups: int | None = Field(default=4, ge=1, le=12)
-    """Take the first so many groups of the pack, 1 to 12. None: all of them."""
+    num_groups: int | None = Field(default=None, ge=1, le=1000)
+    """Take the first so many groups of the pack. None: four of TruthWorld's, all of any other."""
     questions: tuple[str, ...] = Field(default=("truthworld",), min_length=1)
     """Sources, one or several: `truthworld`, names of `trialign data sources` such as gsm8k, or
     paths of JSONL, CSV or Parquet files of questions."""
@@ -200,9 +200,9 @@ class EvaluateConfig(Section):
         default=("explicit", "implicit"), min_length=1
     )
     """Prompts under which adherence is measured; truth is measured under the first."""
-    multiple_choice: Literal["generate", "likelihood"] = "generate"
+    multiple_choice: Literal["generate", "likelihood", "letter"] = "generate"
     """How a question with options is answered: read from what the model says, or the option that
-    it finds likeliest (per token)."""
+    it finds likeliest, by wording (per token) or by letter."""
     num_resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of questions, and permutations for the gap."""
     confidence: float = Field(default=0.95, gt=0, lt=1)

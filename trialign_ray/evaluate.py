@@ -4,13 +4,14 @@ Shapes: G groups, X questions.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from envs.groups import Group
-from envs.prompts import opening_messages
+from envs.prompts import opening_messages, variant_of
 from envs.types import ABSTAIN, UNPARSED, PromptMode
 from trialign_ray.actors.workers import Workers
 from trialign_ray.candidates import restate
@@ -27,12 +28,23 @@ from trialign_ray.metrics import (
 )
 from trialign_ray.ops.agreement import agreement, fleiss_kappa, krippendorff_alpha
 from trialign_ray.ops.inconsistency import generalized_jsd
+from trialign_ray.option_likelihood import (
+    Choice,
+    by_likelihood,
+    likeliest_options,
+    options_to_score,
+)
 
 NUM_SAMPLES = 4
 
 
 def answer_questions(protocol: Protocol, workers: Workers, model: str, mode: PromptMode) -> Answers:
-    """Greedy answers of `model` to every test question under every group's prompt."""
+    """Greedy answers of `model` to every test question under every group's prompt.
+
+    Where `evaluate.multiple_choice` is not generate, a question with options is judged by the
+    option that the model finds likeliest; its text stays what the model says, of which style is
+    measured.
+    """
     decoding = Decoding(0.0, protocol.max_new_tokens, protocol.batch_size)
     prompts = {g.name: _prompts(protocol, g, mode) for g in protocol.groups}
     said = workers.on_groups(
@@ -43,11 +55,40 @@ def answer_questions(protocol: Protocol, workers: Workers, model: str, mode: Pro
         name: [protocol.judge(name, q, t) for q, t in zip(protocol.questions, own, strict=True)]
         for name, own in texts.items()
     }
+    if protocol.config.multiple_choice != "generate":
+        for name, choices in _likeliest(protocol, workers, model, prompts).items():
+            for x, choice in choices.items():
+                given = choice.judged(protocol.questions[x])
+                judged[name][x] = replace(given, personalization=judged[name][x].personalization)
     return Answers(texts, judged)
 
 
+def _likeliest(
+    protocol: Protocol, workers: Workers, model: str, prompts: Mapping[str, list[str]]
+) -> dict[str, dict[int, Choice]]:
+    """The likeliest option of every question with options, by group and index of the question."""
+    index = [x for x, q in enumerate(protocol.questions) if by_likelihood(q)]
+    asked, by = [protocol.questions[x] for x in index], protocol.config.multiple_choice
+    if not asked:
+        return {}
+    candidates = options_to_score(asked, by)
+    scores = workers.on_groups(
+        "score",
+        {name: (model, [own[x] for x in index], candidates) for name, own in prompts.items()},
+    )
+    return {
+        name: dict(zip(index, likeliest_options(asked, own, by), strict=True))
+        for name, own in scores.items()
+    }
+
+
 def _prompts(protocol: Protocol, group: Group, mode: PromptMode) -> list[str]:
-    return [protocol.render(opening_messages(q.text, mode, group)) for q in protocol.questions]
+    return [
+        protocol.render(
+            opening_messages(q.text, mode, group, variant=variant_of(q.id, group.num_variants))
+        )
+        for q in protocol.questions
+    ]
 
 
 def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str, Any]:

@@ -23,30 +23,40 @@ def launch(
 ) -> None:
     """Everything cheap is checked first; only then Ray starts."""
     from trialign_ray import checks
-    from trialign_ray.config import to_yaml
     from trialign_ray.run_directory import open_run
+    from trialign_ray.run_plan import resources_here
     from trialign_ray.setting import build_setting
 
     config = resolved_config(config_path, sets, seed)
-    setting = build_setting(config)
+    setting = build_setting(config, run_dir)
     checks.check_names(config)
+    checks.warn_of_short_answers(config, setting)
+    if dry_run:
+        _show_plan(config, setting, run_dir)
+        return
     checks.check_models(config)
     checks.check_vocabulary(config, setting)
-    if dry_run:
-        if not os.environ.get("RAY_ADDRESS"):
-            here = {"CPU": float(os.cpu_count() or 1)}
-            checks.check_resources(config, len(setting.groups), here)
-        print(f"# run directory: {run_dir}" + (" (exists)" if run_dir.exists() else ""))
-        for name, value in checks.plan(config, setting).items():
-            print(f"# {name}: {value:g}")
-        print(to_yaml(config))
-        return
     if not os.environ.get("RAY_ADDRESS"):
-        local = {"CPU": float(os.cpu_count() or 1)}
-        checks.check_resources(config, len(setting.groups), local)
+        checks.check_resources(config, len(setting.groups), resources_here())
     opened = open_run(run_dir, config, resume)
     checks.check_log(opened, setting, None)
     _execute(config, setting, opened, dashboard, until)
+
+
+def _show_plan(config: Any, setting: Any, run_dir: Path) -> None:
+    """What a run would take, and its configuration. A model of the Hub need not be there yet."""
+    from trialign_ray import run_plan
+    from trialign_ray.checks import check_resources
+    from trialign_ray.config import to_yaml
+
+    print(f"# run directory: {run_dir}" + (" (exists)" if run_dir.exists() else ""))
+    for name, value in run_plan.plan(config, setting).items():
+        print(f"# {name}: {value:g}")
+    for line in run_plan.memory_lines(config, setting):
+        print(f"# {line}")
+    if not os.environ.get("RAY_ADDRESS"):
+        check_resources(config, len(setting.groups), run_plan.resources_here())
+    print(to_yaml(config))
 
 
 def _execute(config: Any, setting: Any, run_dir: Any, dashboard: bool, until: str) -> None:

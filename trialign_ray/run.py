@@ -98,7 +98,7 @@ class Recipe:
     def fit_behaviour(self) -> None:
         """Stage 0: TruthWorld's personalized behaviour model, on its corrupted logs."""
         target, config = self.run_dir.behaviour_dir, self.config.behaviour
-        if config.model is not None or target.is_dir():
+        if not self.config.fits_behaviour or target.is_dir():
             return
         corpus = behaviour_corpus(
             self.setting.questions,
@@ -167,6 +167,7 @@ class Recipe:
         """Stage 3a: reference log-probabilities and preference scores of candidates and of peers'
         answers restated, once; no reference model runs after this."""
         from trialign_ray.dataset import content_hash, read_dataset
+        from trialign_ray.preference_scorers import scorer_reports
         from trialign_ray.reference_scores import write_scores
         from trialign_ray.scoring import score_candidates
 
@@ -176,6 +177,8 @@ class Recipe:
         with self.progress.stage("score"):
             rows = read_dataset(self.run_dir.log_file)
             scores = score_candidates(rows, workers, self.setting.questions, self.setting.log_judge)
+            if reports := scorer_reports(self.setting.scorer):
+                write_json(self.run_dir.root / "dataset" / "preferences.json", reports)
             write_scores(scores, self.run_dir.scores_file, content_hash(rows))
 
     def solve(self) -> None:
@@ -236,6 +239,7 @@ class Recipe:
 
     def evaluate(self, again: bool = False) -> dict[str, Any]:
         """Stage 6: held-out questions, one turn, every group's adapter alone."""
+        from trialign_ray.controls import evaluate_controls
         from trialign_ray.evaluate import evaluate_model
         from trialign_ray.metrics import compare_models
         from trialign_ray.model_card import write_model_cards
@@ -248,6 +252,9 @@ class Recipe:
         with self.progress.stage("evaluate", len(names)):
             models = {}
             for i, name in enumerate(names):
+                if name == "behaviour" and self.assembly.behaviour_dir == self.assembly.facts_base:
+                    models[name] = models["facts_base"]  # one model in both roles
+                    continue
                 models[name] = evaluate_model(protocol, workers, name)
                 self.progress.display.advance("evaluate", i + 1, name)
             evaluation = {
@@ -257,6 +264,7 @@ class Recipe:
                 "seed": self.config.seed,
                 "algorithm": self.config.algorithm,
                 "models": models,
+                "controls": evaluate_controls(protocol, workers, self.setting.controls),
                 "aligned_minus_behaviour": compare_models(
                     protocol, models["behaviour"], models["aligned"]
                 ),

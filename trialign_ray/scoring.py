@@ -31,6 +31,9 @@ def score_candidates(
         },
     )
     by_id = {q.id: q for q in asked}
+    judge.prepare(
+        [(g, by_id[q.id], t) for g, own in wanted.items() for q, texts in own for t in texts]
+    )
     return [
         {
             "question_id": q.id,

@@ -5,18 +5,30 @@
 Each candidate sees the prompt and itself, its positions restart after the prompt, so every
 log-probability equals that of the separate row prompt + c_k. The prompt is computed once.
 
+A model that cannot be given this mask (recurrent layers, attention biased by distance) or for which
+the mask would be too wide (a sliding window shorter than prompt + c_k) gets one row per candidate,
+padded on the right. Which it is, is read off the configuration and tried on a small tree, once per
+loaded model.
+
 Shapes: B prompts, K candidates (padded to the most of the batch), L tokens of the packed row, N
 candidate tokens (padded likewise).
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trialign_ray.errors import DataError
+from trialign_ray.model_limits import ModelLimits, config_limits
+from trialign_ray.separate_rows import row_logprobs
+
+logger = logging.getLogger(__name__)
+LIMITS = "trialign_limits"
+"""Attribute of a loaded model that holds its `ModelLimits`; PEFT's wrappers pass it through."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,18 @@ class Tree:
     prompt: Sequence[int]
     candidates: Sequence[Sequence[int]]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and its longest candidate."""
+        return len(self.prompt) + max(map(len, self.candidates))
+
 
 @dataclass(frozen=True)
 class TreeBatch:
     """Packed trees. Token n of a row is predicted at kept position `source_BN`."""
 
+    trees: Sequence[Tree]
+    pad_id: int
     input_ids_BL: Tensor
     position_ids_BL: Tensor
     mask_B1LL: Tensor
@@ -41,21 +60,18 @@ class TreeBatch:
     num_candidates: int
 
 
-def pack_trees(trees: Sequence[Tree], pad_id: int, max_length: int) -> TreeBatch:
+def pack_trees(trees: Sequence[Tree], pad_id: int, max_length: int | None) -> TreeBatch:
     """Packs trees, prompts aligned at their end.
 
     Args: max_length: most positions of prompt + one candidate that the model takes.
     Raises: DataError naming a prompt or candidate that is empty or too long; nothing is truncated.
     """
+    limits = ModelLimits(max_length)
     for i, tree in enumerate(trees):
         longest = max((len(c) for c in tree.candidates), default=0)
         if not tree.prompt or not longest or not all(tree.candidates):
             raise DataError(f"tree {i} of the batch has an empty prompt or an empty candidate")
-        if len(tree.prompt) + longest > max_length:
-            raise DataError(
-                f"prompt of {len(tree.prompt)} and answer of {longest} tokens exceed the model's "
-                f"{max_length} positions; shorten them or use a model with a longer context"
-            )
+        limits.require_length(len(tree.prompt), longest)
     prompt_length = max(len(t.prompt) for t in trees)
     num_tokens = max(sum(map(len, t.candidates)) for t in trees)
     batch, length = len(trees), prompt_length + num_tokens
@@ -82,6 +98,8 @@ def pack_trees(trees: Sequence[Tree], pad_id: int, max_length: int) -> TreeBatch
             candidate[b, cursor:end] = k
             cursor = end
     return TreeBatch(
+        trees=trees,
+        pad_id=pad_id,
         input_ids_BL=ids,
         position_ids_BL=positions,
         mask_B1LL=_tree_mask(segment),
@@ -108,28 +126,95 @@ def _tree_mask(segment_BL: Tensor) -> Tensor:
 def candidate_logprobs(model: Any, batch: TreeBatch) -> tuple[Tensor, Tensor]:
     """Sum of token log-probabilities of every candidate, and its number of tokens, both (B, K).
 
-    Logits are computed from the prompt's last token on only. Differentiable in the model.
+    Both lie on the CPU, wherever the model is. Differentiable in the model.
+    Raises: DataError if a prompt with its candidate is longer than the model takes.
     """
-    kept = torch.arange(batch.prompt_length - 1, batch.input_ids_BL.shape[1])
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    limits = model_limits(model)
+    for tree in batch.trees:
+        limits.require_length(len(tree.prompt), tree.longest - len(tree.prompt))
+    if limits.takes_tree([tree.longest for tree in batch.trees]):
+        return tree_logprobs(model, batch)
+    return row_logprobs(model, batch.trees, batch.pad_id)
+
+
+def tree_logprobs(model: Any, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    """`candidate_logprobs` by one packed row per tree.
+
+    Logits are computed from the prompt's last token on only.
+    """
+    weight = model.get_input_embeddings().weight
+    device, dtype = weight.device, weight.dtype
+    kept = torch.arange(batch.prompt_length - 1, batch.input_ids_BL.shape[1], device=device)
     bias = torch.zeros(batch.mask_B1LL.shape, dtype=dtype)
     bias.masked_fill_(~batch.mask_B1LL, torch.finfo(dtype).min)
     logits = model(
-        input_ids=batch.input_ids_BL,
-        attention_mask=bias,
-        position_ids=batch.position_ids_BL,
+        input_ids=batch.input_ids_BL.to(device),
+        attention_mask=bias.to(device),
+        position_ids=batch.position_ids_BL.to(device),
         logits_to_keep=kept,
         use_cache=False,
     ).logits
-    rows = torch.arange(len(logits)).unsqueeze(-1)
-    token_logits = logits[rows, batch.source_BN].float()
-    chosen = token_logits.gather(-1, batch.target_BN.unsqueeze(-1)).squeeze(-1)
-    logprob_BN = chosen - torch.logsumexp(token_logits, -1)
+    rows = torch.arange(len(logits), device=device).unsqueeze(-1)
+    token_logits = logits[rows, batch.source_BN.to(device)].float()
+    chosen = token_logits.gather(-1, batch.target_BN.to(device).unsqueeze(-1)).squeeze(-1)
+    logprob_BN = (chosen - torch.logsumexp(token_logits, -1)).cpu()
     valid = batch.candidate_BN >= 0
     index = batch.candidate_BN.clamp_min(0)
     zeros = logprob_BN.new_zeros(len(logits), batch.num_candidates)
     total = zeros.scatter_add(1, index, torch.where(valid, logprob_BN, 0.0))
     return total, zeros.scatter_add(1, index, valid.to(zeros.dtype))
+
+
+def model_limits(model: Any, max_length: int | None = None) -> ModelLimits:
+    """The model's limits: by its configuration, and by trying a small tree; kept with the model.
+
+    Args: max_length: the user's own limit, when they are first asked for.
+    """
+    known = getattr(model, LIMITS, None)
+    if known is not None:
+        return known
+    limits = config_limits(model.config, max_length)
+    if not limits.no_trees:
+        limits = replace(limits, no_trees=_refuses_trees(model))
+    name = type(model).__name__
+    if limits.no_trees:
+        logger.warning("%s: candidates are separate rows, not trees: %s", name, limits.no_trees)
+    elif limits.window is not None:
+        logger.warning(
+            "%s: prompts with answers of more than %d tokens, its attention window, are separate "
+            "rows, not trees",
+            name,
+            limits.window,
+        )
+    setattr(model, LIMITS, limits)
+    return limits
+
+
+def _refuses_trees(model: Any) -> str:
+    """Why a small tree does not come out as its separate rows do; empty if it does.
+
+    A candidate must not feel which sibling it has, and must score as in a row of its own.
+    """
+    ids = [(7 * i + 3) % model.config.get_text_config().vocab_size for i in range(13)]
+    tree, cousin = Tree(ids[:5], [ids[5:8], ids[8:10]]), Tree(ids[:5], [ids[10:13], ids[8:10]])
+    exact = model.get_input_embeddings().weight.dtype == torch.float32
+    trains = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            packed, _ = tree_logprobs(model, pack_trees([tree, cousin], 0, None))
+            rows, _ = row_logprobs(model, [tree, cousin], 0)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        return f"its forward pass refuses them ({type(error).__name__}: {str(error)[:100]})"
+    finally:
+        for module in trains:
+            module.training = True
+    leak, off = float((packed[0, 1] - packed[1, 1]).abs()), float((packed - rows).abs().max())
+    if not leak <= (1e-4 if exact else 1e-3):
+        return f"a candidate sees its siblings (they move it by {leak:.1g} nats)"
+    if not off <= (1e-3 if exact else 0.25):
+        return f"log-probabilities are off by {off:.1g} nats"
+    return ""
 
 
 def separate_logprobs(model: Any, trees: Sequence[Tree]) -> list[list[Tensor]]:

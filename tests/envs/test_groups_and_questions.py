@@ -7,7 +7,7 @@ import pytest
 from envs.errors import ConfigError, DataError
 from envs.groups import load_pack
 from envs.prompts import opening_messages, plain_text, with_peers
-from envs.questions.jsonl import load_questions
+from envs.questions.own_files import load_questions
 from envs.types import Question, reveal_gold, split_of
 
 GROUP = "- {name: NAME, profile: somebody}\n"

@@ -10,10 +10,11 @@ from envs.errors import ConfigError
 from envs.groups import load_pack
 from envs.judge import Judge
 from envs.preferences import StyleScorer
+from envs.prompts import variant_of
 from envs.truthworld.facts import load_facts
 from envs.truthworld.styles import styled_answer
-from envs.types import reveal_gold
-from envs.world import AlignmentWorld, WorldSpec
+from envs.types import Question, reveal_gold
+from envs.world import MAX_UTTERANCE_CHARS, AlignmentWorld, WorldSpec
 
 QUESTIONS = load_facts()[:5]
 GROUPS = load_pack("truthworld").groups[:3]
@@ -93,3 +94,39 @@ def test_worlds_without_questions_groups_or_turns_are_refused():
 def test_a_prompt_that_is_too_long_is_an_error_and_is_not_cut():
     with pytest.raises(ConfigError, match="use fewer turns"):
         AlignmentWorld(spec(max_text_chars=10)).reset(seed=0)
+
+
+@pytest.mark.parametrize("mode", ["explicit", "implicit"])
+def test_all_groups_hear_the_same_wording_and_questions_use_all_of_them(mode):
+    groups = load_pack("underperformance").groups
+    questions = [Question(f"q{i}", f"Why {i}?", gold=("x",)) for i in range(20)]
+    world, used = AlignmentWorld(spec(questions, groups, mode=mode)), set()
+    for index, question in enumerate(questions):
+        observations, _ = world.reset(options={"question": index})
+        variant = variant_of(question.id, 3)
+        used.add(variant)
+        for group in groups:
+            history = group.histories[variant]
+            shown = group.profiles[variant] if mode == "explicit" else history[0].question
+            assert shown in observations[group.name]
+    assert used == {0, 1, 2}
+
+
+def test_rllibs_own_check_passes_on_a_pack_of_real_text(caplog):
+    groups = load_pack("personas").groups
+    with caplog.at_level(logging.WARNING):
+        check_multiagent_environments(AlignmentWorld(spec(groups=groups, turns=3, mode="implicit")))
+    assert not caplog.records
+
+
+def test_real_prompts_have_room_whatever_characters_a_model_writes():
+    question = Question("q", "A long question. " * 3000, gold=("x",))
+    world = AlignmentWorld(spec([question], turns=2))
+    world.reset(seed=0)
+    said = "文🙂" * (MAX_UTTERANCE_CHARS // 2)
+    assert world.get_action_space("amber").contains(said)
+    for _ in range(2):
+        observations, *_ = world.step({g.name: said for g in GROUPS})
+        space = world.get_observation_space("amber")
+        assert all(space.contains(text) for text in observations.values())
+    assert not world.get_action_space("amber").contains(said + "x")

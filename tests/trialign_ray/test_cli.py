@@ -57,7 +57,7 @@ def test_help_is_quick_and_module_equals_command():
         ("targets.penalty=jsd", "expected one of excess_disagreement"),
         ("resources.cpus_per_group=100", "need 400.25 CPU"),
         ("behaviour.num_workers=1000", "needs 500 CPUs"),
-        ("behaviour.model=/no/such/folder", "which is no folder"),
+        ("behaviour.model=/no/such/folder", "there is no model folder"),
         ("world.groups=nobody", "neither a shipped pack"),
         ("world.questions=none.jsonl", "there is no file"),
     ],
@@ -91,7 +91,8 @@ def test_more_groups_than_the_pack_has_is_refused(trialign, tmp_path):
     pack = tmp_path / "pack.yaml"
     pack.write_text("groups:\n- {name: a, profile: x}\n")
     code, _, error = trialign(
-        "train", "--run-dir", tmp_path / "run", "--set", f"world.groups={pack}"
+        *("train", "--run-dir", tmp_path / "run", "--set", f"world.groups={pack}"),
+        *("--set", "world.num_groups=2"),
     )
     assert code == 2 and "has 1 groups" in error
 

@@ -6,7 +6,7 @@ constructor restores the newest complete checkpoint, because a restarted actor c
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 
 from trialign_ray.checkpoint import file_sha256
 from trialign_ray.common_adapter import CommonAdapterSpec
+from trialign_ray.config_models import ModelConfig
 from trialign_ray.config_sections import CloneConfig
 from trialign_ray.coordination import PolicyReport
 from trialign_ray.engines import CandidateScore, Decoding, Generation, Utterance
@@ -30,9 +31,9 @@ class GroupAgentSpec:
 
     models: name -> folder of a base model; the adapter sits on "behaviour". rows_file (None:
     another agent trains for this group), checkpoint_dir and adapter_dir belong to this group;
-    training_file says what was exported. sharing: how groups mix if the rows are of several.
-    common: the adapter that all groups have beside their own, if any. identity: entries that its
-    checkpoints must carry.
+    training_file says what was exported. model: how all base models are loaded. sharing: how groups
+    mix if the rows are of several. common: the adapter that all groups have beside their own, if
+    any. identity: entries that its checkpoints must carry.
     """
 
     group: str
@@ -46,6 +47,7 @@ class GroupAgentSpec:
     identity: dict[str, str]
     sharing: Sharing = "own"
     common: CommonAdapterSpec | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
     num_threads: int = 1
 
 
@@ -54,11 +56,10 @@ class GroupAgent:
 
     def __init__(self, spec: GroupAgentSpec):
         from trialign_ray.group_adapter import GroupAdapter
-        from trialign_ray.language_model import load_language_model
 
         torch.set_num_threads(spec.num_threads)
         self._spec = spec
-        self._behaviour = load_language_model(Path(spec.models["behaviour"]))
+        self._behaviour = self._load("behaviour")
         self._adapter = GroupAdapter(self._behaviour, spec.clone, spec.seed, spec.common)
         self._engines: dict[str, Any] = {}
         self._exported_loaded = False
@@ -115,6 +116,13 @@ class GroupAgent:
             "resumed_at": self._training.resumed_at if self._training else 0,
             "pid": os.getpid(),
         }
+
+    def _load(self, name: str) -> Any:
+        """A base model, on this actor's GPU if Ray gave it one."""
+        from trialign_ray.language_model import load_language_model
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return load_language_model(Path(self._spec.models[name]), self._spec.model, device)
 
     def _resume(self) -> None:
         """Continues what can be continued: the own adapter, or before it the common one."""
@@ -197,14 +205,16 @@ class GroupAgent:
     def _with_engine(self, name: str, call: Any) -> Any:
         from trialign_ray.adapters import unadapted
         from trialign_ray.engines.transformers import TransformersEngine
-        from trialign_ray.language_model import load_language_model
 
+        models = self._spec.models
+        if models.get(name) == models["behaviour"]:  # one model in both roles: loaded once
+            name = "behaviour"
         if name == "aligned":
             self._load_exported()
         elif name not in self._engines:
             base = self._behaviour
             if name != "behaviour":
-                base = load_language_model(Path(self._spec.models[name]))
+                base = self._load(name)
             self._engines[name] = TransformersEngine(base.model, base.tokenizer)
         if name == "behaviour" and self._adapter.model is not None:
             with unadapted(self._adapter.model):

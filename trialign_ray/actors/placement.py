@@ -11,6 +11,8 @@ RESERVATION_TIMEOUT_S = 60.0
 def bundles(num_groups: int, resources: ResourcesConfig) -> list[dict[str, float]]:
     """One bundle per group's actor, and one for the critic-learner."""
     group = {"CPU": resources.cpus_per_group}
+    if resources.gpus_per_group:
+        group["GPU"] = resources.gpus_per_group
     return [*(dict(group) for _ in range(num_groups)), {"CPU": resources.cpus_critic}]
 
 
@@ -29,10 +31,11 @@ def require_resources(
     """Refuses a run that could only wait. Raises: ConfigError with both numbers."""
     for name, needed in total(num_groups, resources).items():
         if needed > available.get(name, 0.0) + 1e-9:
+            key = "cpus_per_group" if name == "CPU" else "gpus_per_group"
             raise ConfigError(
                 f"{num_groups} group actors and the critic-learner need {needed:g} {name}, there "
-                f"are {available.get(name, 0.0):g}; lower resources.cpus_per_group "
-                f"(now {resources.cpus_per_group:g}) or world.num_groups, or use a larger cluster"
+                f"are {available.get(name, 0.0):g}; lower resources.{key} "
+                f"(now {getattr(resources, key):g}) or world.num_groups, or use a larger cluster"
             )
 
 

@@ -87,6 +87,7 @@ class RayWorkers:
         return remote.options(
             name=f"trialign/{self._run_name}/{name}",
             num_cpus=self._resources.cpus_per_group if is_group else self._resources.cpus_critic,
+            num_gpus=self._resources.gpus_per_group if is_group else 0,
             max_restarts=self._resources.max_restarts,
             max_task_retries=0,
             scheduling_strategy=PlacementGroupSchedulingStrategy(self._placement, bundle),

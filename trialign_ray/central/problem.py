@@ -137,7 +137,11 @@ def _check_numbers(value_JGXK: Tensor, reference: Tensor, mask: Tensor) -> None:
         raise DataError("a candidate's return is NaN or infinite; mask candidates without a return")
     present_GX = mask.any(-1)
     if not bool(present_GX.any()):
-        raise DataError("no group has a candidate on any question; collect the log again")
+        raise DataError(
+            "no candidate of any group has a return: no answer of the log is verified, believed"
+            " or rated. Look at what the agents say; raise collect.max_new_tokens if answers are"
+            " cut, collect.label_fraction if none is verified, or add a scorer to preferences"
+        )
     total_GX = reference.sum(-1)
     supported = (total_GX > 0) & torch.isfinite(total_GX) & (reference >= 0).all(-1)
     if not bool((supported | ~present_GX).all()):

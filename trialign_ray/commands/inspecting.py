@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trialign_ray.commands import sharing
 from trialign_ray.commands.options import EXIT_BAD_INPUT, EXIT_FAILED, ConfigPath, Seed, Sets
 from trialign_ray.launch import resolved_config
 
 app = typer.Typer()
-data_app = typer.Typer(help="Logs of dialogues.", no_args_is_help=True)
+data_app = typer.Typer(help="Sources of questions, and logs of dialogues.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 world_app = typer.Typer(help="TruthWorld, the embedded benchmark.", no_args_is_help=True)
+data_app.add_typer(sharing.data_app)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(world_app, name="world")
@@ -51,6 +53,55 @@ def data_check(file: Annotated[Path, typer.Argument(help="Parquet log.")]) -> No
         f"{file}: sound; {len(rows)} rows, {len(questions)} questions, groups "
         f"{', '.join(rows[0]['group_ids'])}"
     )
+
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with local files. Without it: from the Hub.")
+]
+
+
+@data_app.command("sources")
+def data_sources(data_dir: DataDir = None) -> None:
+    """List the sources of questions: what they are, their licence, and where they come from."""
+    from envs.questions import SOURCES, count_local
+
+    for name, source in SOURCES.items():
+        count = None if data_dir is None else count_local(source, str(data_dir))
+        where = sorted({hub_set.id for hub_set in source.hub(None)}) or [source.origin]
+        part = f"; {name}:part takes one {source.parts}" if source.parts else ""
+        here = "" if data_dir is None else f"; {count or 'no'} questions in {data_dir}"
+        print(f"{name:22}{source.kind:12}{source.licence}{here}")
+        print(f"{'':22}{source.description}{part}\n{'':22}from {', '.join(where)}")
+    print("\nThe path of a JSONL, CSV or Parquet file of your own questions works everywhere too.")
+
+
+@data_app.command("groups")
+def data_groups(
+    pack: Annotated[
+        str | None, typer.Argument(help="Shipped pack or YAML file; all if out.")
+    ] = None,
+) -> None:
+    """Show a pack's groups: profiles, sizes, style rules, lengths of prompts; or list the packs."""
+    from envs.groups import describe_pack, load_pack, shipped_packs
+
+    print("\n".join(describe_pack(load_pack(pack)) if pack else shipped_packs()))
+
+
+@data_app.command("questions")
+def data_questions(
+    source: Annotated[str, typer.Argument(help="Name (see `data sources`), name:part or file.")],
+    data_dir: DataDir = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many.")] = 3,
+) -> None:
+    """Show a few questions of a source as the model will see them, with what counts as true."""
+    from envs.questions import load_source
+
+    questions = load_source(source, None if data_dir is None else str(data_dir))
+    for question in questions[:limit]:
+        print(f"--- {question.id} ({question.kind}, verifier {question.verifier})\n{question.text}")
+        accepted = " | ".join(question.gold) if question.gold else "no answer is true"
+        print(f">>> gold: {accepted}\n")
+    print(f"{min(limit, len(questions))} of {len(questions)} questions of {source}")
 
 
 @config_app.command("show")

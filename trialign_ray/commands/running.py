@@ -70,7 +70,7 @@ def evaluate(run: RunPath, dashboard: Dashboard = False) -> None:
     from trialign_ray.setting import build_setting
 
     run_dir, config = existing_run(run)
-    setting = build_setting(config)
+    setting = build_setting(config, run_dir.root)
     with open_progress(run_dir.root) as progress:
         recipe = make_recipe(config, setting, run_dir, progress)
         check_adapters(run_dir, setting, recipe.assembly.behaviour_id)

@@ -1,0 +1,1 @@
+"""The audit: before any training, which groups are told fewer truths, and how sure is that."""
