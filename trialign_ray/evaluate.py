@@ -51,6 +51,10 @@ def answer_questions(protocol: Protocol, workers: Workers, model: str, mode: Pro
         "generate", {name: (model, texts, decoding) for name, texts in prompts.items()}
     )
     texts = {name: [u.text for u in utterances] for name, utterances in said.items()}
+    asked = protocol.questions
+    protocol.judge.prepare(
+        [(name, q, t) for name, own in texts.items() for q, t in zip(asked, own, strict=True)]
+    )
     judged = {
         name: [protocol.judge(name, q, t) for q, t in zip(protocol.questions, own, strict=True)]
         for name, own in texts.items()
@@ -122,6 +126,7 @@ def answer_metrics(
             },
         }
     metrics["adherence"] = {m: adherence_metrics(protocol, a) for m, a in by_mode.items()}
+    metrics["preference"] = {m: preference_by_group(a) for m, a in by_mode.items()}
     metrics["samples"] = _samples(protocol, main)
     metrics["per_question"] = {
         "question_ids": [protocol.questions[x].id for x in truth_index],
@@ -137,6 +142,16 @@ def answer_metrics(
         },
     }
     return metrics
+
+
+def preference_by_group(answers: Answers) -> dict[str, float | None]:
+    """How well the configured `preferences` like the answers to each group, in [0, 1]; None where
+    no scorer has an opinion."""
+    liked = {
+        name: [j.personalization for j in own if j.personalization is not None]
+        for name, own in answers.judged.items()
+    }
+    return {name: float(np.mean(values)) if values else None for name, values in liked.items()}
 
 
 def _samples(protocol: Protocol, answers: Answers) -> dict[str, Any]:
