@@ -203,7 +203,7 @@ def test_wrong_input_is_refused():
         solve(value=VALUE[:, :, :1])
     with pytest.raises(DataError, match="NaN"):
         solve(value=VALUE * float("nan"))
-    with pytest.raises(DataError, match="no group"):
+    with pytest.raises(DataError, match="no candidate of any group"):
         solve(candidate_mask_GXK=torch.zeros(2, 1, 2, dtype=torch.bool))
     with pytest.raises(DataError, match="positive sum"):
         solve(reference=torch.zeros(2, 1, 2))
