@@ -176,4 +176,4 @@ class Assembly:
     def render(self) -> Callable[..., str]:
         from trialign_ray.language_model import chat_text, load_tokenizer
 
-        return partial(chat_text, load_tokenizer(self.behaviour_dir))
+        return partial(chat_text, load_tokenizer(self.behaviour_dir, self.config.model))

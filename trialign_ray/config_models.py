@@ -30,8 +30,9 @@ class EngineConfig(Section):
 
     kind: Literal["transformers", "vllm", "server", "ray_data"] = "transformers"
     """transformers: in every group's actor. vllm: one engine with all adapters, in an actor of its
-    own. server: an OpenAI-compatible endpoint at `url`. ray_data: Ray Data with vLLM, replicated
-    over the cluster (collection alone)."""
+    own. server: an OpenAI-compatible endpoint at `url` that serves the behaviour model. ray_data:
+    Ray Data with vLLM, replicated over the cluster. The last two collect; evaluation, which needs
+    the adapters, is then left to the groups' actors."""
     url: str | None = None
     """Of the endpoint, up to /v1, e.g. http://localhost:8000/v1."""
     model: str | None = None

@@ -19,6 +19,7 @@ from trialign_ray.actors.workers import Workers
 from trialign_ray.engines import Decoding
 from trialign_ray.metrics import Protocol
 from trialign_ray.ops.statistics import gap_null, group_gap
+from trialign_ray.option_likelihood import by_likelihood
 from trialign_ray.seeds import derive_seed
 
 
@@ -28,10 +29,17 @@ def evaluate_controls(
     """Truth of the behaviour model for each control persona, with their gap; and of every model for
     a user without a persona. None if no question has a truth.
 
+    All is read from what the model says: questions that the groups' answers are judged on by
+    likelihood are left out, since the figures could not be compared.
     Returns: {"personas": {"by_control", "gap", "gap_null", "gap_p"} or None without controls,
     "no_persona": {"behaviour": x, "aligned": {group: x}}}.
     """
-    questions = [q for q in protocol.questions if q.has_truth and q.gold]
+    by_what_is_said = protocol.config.multiple_choice == "generate"
+    questions = [
+        q
+        for q in protocol.questions
+        if q.has_truth and q.gold and (by_what_is_said or not by_likelihood(q))
+    ]
     if not questions:
         return None
     neutral = [protocol.render(opening_messages(q.text, "none")) for q in questions]

@@ -23,17 +23,19 @@ def launch(
 ) -> None:
     """Everything cheap is checked first; only then Ray starts."""
     from trialign_ray import checks
+    from trialign_ray.config_preferences import RulesSection
     from trialign_ray.run_directory import open_run
     from trialign_ray.run_plan import resources_here
     from trialign_ray.setting import build_setting
 
     config = resolved_config(config_path, sets, seed)
-    setting = build_setting(config, run_dir)
     checks.check_names(config)
-    checks.warn_of_short_answers(config, setting)
     if dry_run:
-        _show_plan(config, setting, run_dir)
+        rules = config.model_copy(update={"preferences": (RulesSection(),)})  # no judge is asked
+        _show_plan(config, build_setting(rules), run_dir)
         return
+    setting = build_setting(config, run_dir)
+    checks.warn_of_short_answers(config, setting)
     checks.check_models(config)
     checks.check_vocabulary(config, setting)
     if not os.environ.get("RAY_ADDRESS"):

@@ -115,7 +115,7 @@ def _classifier(
                 group,
                 fit.accuracy,
             )
-    if run_root.is_dir():
+    if (run_root / "config.yaml").is_file():  # a run's own folder, nobody else's
         classifier.save(saved)
     return classifier
 

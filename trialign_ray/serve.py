@@ -66,7 +66,9 @@ def serve(
         if _wait_until_healthy(child, url, timeout_s, told):
             ready(url)
         code = child.wait()
-    return 0 if told else code
+    if code and not told:
+        raise WorkerError(f"vllm ended with exit code {code} while it served; see what it printed")
+    return 0
 
 
 def require_free(host: str, port: int) -> None:

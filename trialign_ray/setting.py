@@ -1,6 +1,7 @@
 """The setting of a run: questions with their split, groups, beliefs and judges."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,6 +135,14 @@ def _questions(config: Config, needed: Mapping[Split, int]) -> list[Question]:
         if world.max_questions is not None:
             found = sorted(found, key=lambda q: unit_hash("chosen", q.id))[: world.max_questions]
         questions += found
+    counts = Counter(q.id for q in questions)
+    twice = [i for i, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"question id {twice[0]!r} occurs {counts[twice[0]]} times in "
+            f"{', '.join(world.questions)} ({len(twice)} such ids); name each source once and give "
+            "every question an id of its own"
+        )
     fractions = (world.train_fraction, world.validation_fraction)
     placed = [replace(q, split=split_of(q.family or q.id, *fractions)) for q in questions]
     for split, least in needed.items():

@@ -93,6 +93,9 @@ def test_rules_classifier_reward_model_and_judge_are_weighed(tmp_path, log):
 
 def test_a_classifier_is_fitted_once_per_run_and_log(tmp_path, log):
     section = {"kind": "classifier", "log": str(log)}
+    build(tmp_path, section)
+    assert not (tmp_path / "preferences").exists()  # no run's folder: nothing is written there
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
     first = build(tmp_path, section)
     (saved,) = (tmp_path / "preferences").iterdir()
     written = saved.stat().st_mtime_ns

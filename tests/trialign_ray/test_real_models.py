@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.trialign_ray.runs import run_all
+from tests.trialign_ray.small_runs import write_questions
 from tests.trialign_ray.tiny_models import save_random_qwen2
+from trialign_ray.assembly import Assembly
 from trialign_ray.config import load_config
 from trialign_ray.dataset import read_dataset
+from trialign_ray.errors import ConfigError
 from trialign_ray.progress import Progress
 from trialign_ray.run import make_recipe
 from trialign_ray.run_directory import open_run
@@ -84,3 +87,27 @@ def test_base_and_behaviour_are_one_model_and_controls_stand_beside_them(finishe
     controls = evaluation["controls"]
     assert len(controls["personas"]["by_control"]) == 5
     assert set(controls["no_persona"]["aligned"]) == {g.name for g in setting.groups}
+
+
+def test_a_given_chat_template_is_what_prompts_are_rendered_by(tmp_path):
+    model = save_random_qwen2(tmp_path / "model")
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}>")
+    questions = write_questions(tmp_path / "q.jsonl")
+    config = load_config(
+        None,
+        [
+            *(f"behaviour.base={model}", f"model.chat_template={template}"),
+            *(f"world.questions={questions}", "world.train_fraction=0.4"),
+        ],
+    )
+    run = open_run(tmp_path / "run", config, resume=False)
+    render = Assembly(config, build_setting(config), run, local=True).render
+    assert render([{"role": "user", "content": "Hi"}]) == "[user] Hi>"
+
+
+def test_an_id_that_stands_in_two_sources_is_refused(tmp_path):
+    first, second = (write_questions(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
+    config = load_config(None, [f"world.questions=[{first}, {second}]"])
+    with pytest.raises(ConfigError, match="occurs 2 times in"):
+        build_setting(config)

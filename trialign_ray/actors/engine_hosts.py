@@ -87,6 +87,8 @@ class VLLMService:
 class _OneBaseAtATime:
     """What hosts of vLLM share: the engine of one folder runs, another takes its place."""
 
+    collection_only = False
+
     def __init__(self, spec: EngineSpec):
         self._spec = spec
         self._folder: str | None = None
@@ -191,6 +193,8 @@ class RayVLLM(_OneBaseAtATime):
 class ServerHost:
     """An endpoint that serves the behaviour model. Adapters are not there before they are trained,
     nor could it be told whose they are: the groups' agents speak for them."""
+
+    collection_only = True
 
     def __init__(self, spec: EngineSpec):
         from trialign_ray.engines.server import ServerEngine

@@ -14,7 +14,13 @@ TRAINING_VERBS = ("clone", "clone_common")
 
 
 class GenerationHost(Protocol):
-    """Who generates for `EngineWorkers`."""
+    """Who generates for `EngineWorkers`.
+
+    collection_only: it samples the log, and evaluation is left to the groups' agents: a host that
+    has no adapters must not answer for the model before while agents answer for the one after.
+    """
+
+    collection_only: bool
 
     def serves(self, model: str) -> bool:
         """Whether it generates for "behaviour", "facts_base" or "aligned"."""
@@ -45,7 +51,7 @@ class EngineWorkers:
         results: dict[str, Any] = {}
         for model in dict.fromkeys(args[0] for args in arguments.values()):
             own = {g: args for g, args in arguments.items() if args[0] == model}
-            if self._host.serves(model):
+            if self._host.serves(model) and (not self._host.collection_only or _sampled(own)):
                 calls = {g: (list(prompts), decoding) for g, (_, prompts, decoding) in own.items()}
                 results |= self._host.generate(model, calls)
             else:
@@ -61,5 +67,12 @@ class EngineWorkers:
         return ids() if ids is not None else {}
 
     def close(self) -> None:
-        self._host.close()
-        self._workers.close()
+        try:
+            self._host.close()
+        finally:
+            self._workers.close()
+
+
+def _sampled(arguments: Mapping[str, tuple[Any, ...]]) -> bool:
+    """Whether this is collection, which always samples; evaluation is greedy."""
+    return all(decoding.temperature > 0 for _, _, decoding in arguments.values())

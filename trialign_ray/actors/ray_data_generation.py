@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class RayDataHost:
     """Utterances of the behaviour model; adapters and other models stay with the groups' agents."""
 
+    collection_only = True
+
     def __init__(self, spec: "EngineSpec"):
         from trialign_ray.language_model import load_tokenizer
 

@@ -91,6 +91,9 @@ def audit_config(request: AuditRequest) -> Config:
 
         path = existing_run(request.run)[0].config_file
     config = load_config(path, [*_overrides(request), *request.sets])
+    if request.run and not request.url and config.engine.kind in ("server", "ray_data"):
+        engine = config.engine.model_copy(update={"kind": "transformers"})  # its weights are here
+        config = config.model_copy(update={"engine": engine})
     stated = request.controls is not None or any("world.num_controls" in s for s in request.sets)
     if config.world.num_controls == 0 and not stated:
         world = config.world.model_copy(update={"num_controls": DEFAULT_CONTROLS})

@@ -1,5 +1,6 @@
 """Commands that take a run's adapters and data out, and others' data in."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -179,7 +180,9 @@ def data_import_trl(
     for group, count in log.by_group.items():
         print(f"{group}: {count} answers")
     print(f"{log.num_held_out} answers to held-out questions were left out")
-    print(f"log: {where}; go on with `trialign train {config or ''} --run-dir {where} --resume`")
+    again = ["trialign", "train", *([str(config)] if config else []), "--run-dir", str(where)]
+    again += ["--resume", *(part for s in sets or () for part in ("--set", s))]
+    print(f"log: {where}; go on with `{shlex.join(again)}`")
 
 
 @data_app.command("card")

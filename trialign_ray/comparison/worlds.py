@@ -78,7 +78,7 @@ def world_dir(root: Path, world: World) -> Path:
 def local_recipe(folder: Path, config: Config) -> Recipe:
     """A recipe that runs in this process; what is in the folder already is not done again."""
     run = open_run(folder, config, resume=True)
-    return make_recipe(config, build_setting(config), run, Progress(run.root), local=True)
+    return make_recipe(config, build_setting(config, run.root), run, Progress(run.root), local=True)
 
 
 def prepare_dialogues(root: Path, world: World, base: Path | None, sets: list[str]) -> None:

@@ -51,6 +51,7 @@ def import_log(file: Path, config: Config, where: Path) -> ImportedLog:
     behaviour model first, which needs no log of others; DataError by line.
     """
     from trialign_ray.chat_template import chat_text
+    from trialign_ray.checks import check_vocabulary
     from trialign_ray.language_model import load_tokenizer, weights_checksum
     from trialign_ray.model_source import resolve_model
     from trialign_ray.setting import build_setting
@@ -58,10 +59,11 @@ def import_log(file: Path, config: Config, where: Path) -> ImportedLog:
     if config.fits_behaviour:
         raise ConfigError(
             "behaviour.model is not given, so the run would fit TruthWorld's own; name the model "
-            "that the adapters are to stand on as behaviour.base or behaviour.model"
+            "that the adapters are to stand on as behaviour.base"
         )
     answers = read_trl(file)
     setting = build_setting(config, where)
+    check_vocabulary(config, setting)
     visible = setting.log_questions(config.collect.label_fraction, config.seed)
     held_out = [q for q in setting.questions if q.split != "train"]
     folder = resolve_model(config.behaviour.model or config.behaviour.base, config.model)
