@@ -1,5 +1,7 @@
 """Which utterances an engine of its own gives, and which the groups' agents."""
 
+from typing import Any
+
 import pytest
 
 from trialign_ray.actors.engine_workers import EngineWorkers
@@ -7,7 +9,7 @@ from trialign_ray.engines import Decoding
 
 
 class Agents:
-    groups = ("blue", "green")
+    groups: tuple[str, ...] = ("blue", "green")
     closed = False
 
     def on_groups(self, verb, arguments):
@@ -27,7 +29,7 @@ class Host:
     def serves(self, model):
         return model == "behaviour"
 
-    def generate(self, model, calls):
+    def generate(self, model, calls) -> dict[str, Any]:
         return dict.fromkeys(calls, ("host", "generate", model))
 
     def close(self):
