@@ -10,7 +10,8 @@ def test_more_actors_do_not_pay_for_the_base_again(ray_local):
 
     (two,) = actor_memory.main(["--tiny", "--actors", "2"])
     assert two["file_rss"] > 0.3, "MiB: the base's pages were read, by each"
-    assert two["file"] == pytest.approx(two["file_rss"] / 2, rel=0.1), "and are shared by both"
+    # Half, but for pages that one of them alone has read; all of it, if each had its own.
+    assert two["file"] < 0.75 * two["file_rss"], "and are shared by both"
     assert two["pss"] < two["rss"]
 
 
