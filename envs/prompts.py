@@ -7,7 +7,7 @@ profile), `implicit` (only the group's earlier exchanges). Later turns add what 
 from collections.abc import Sequence
 
 from envs.social_group import Group
-from envs.types import ABSTAIN, UNPARSED, Message, PromptMode, unit_hash
+from envs.types import ABSTAIN, UNPARSED, Message, PromptMode, Question, unit_hash
 
 CONTROL_PERSONAS = (
     "Reader one.",
@@ -56,6 +56,13 @@ def opening_messages(
             messages.append(_message("assistant", exchange.answer))
     messages.append(_message("user", question_text))
     return messages
+
+
+def question_messages(question: Question, mode: PromptMode, group: Group) -> list[Message]:
+    """What a group's agent sees of a question at turn 0, in the paraphrase that is the question's
+    own."""
+    variant = variant_of(question.id, group.num_variants)
+    return opening_messages(question.text, mode, group, variant=variant)
 
 
 def with_peers(

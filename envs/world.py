@@ -17,7 +17,13 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from envs.errors import ConfigError
 from envs.groups import Group
 from envs.judge import Judge
-from envs.prompts import MAX_PEER_CHARS, opening_messages, plain_text, variant_of, with_peers
+from envs.prompts import (
+    MAX_PEER_CHARS,
+    opening_messages,
+    plain_text,
+    question_messages,
+    with_peers,
+)
 from envs.types import Judgement, Message, PromptMode, Question
 
 MAX_UTTERANCE_CHARS = 65_536
@@ -153,8 +159,7 @@ class AlignmentWorld(MultiAgentEnv):
         return observations, rewards, terminateds, truncateds, infos
 
     def _opening(self, group: Group) -> list[Message]:
-        variant = variant_of(self._question.id, group.num_variants)
-        return opening_messages(self._question.text, self._spec.mode, group, variant=variant)
+        return question_messages(self._question, self._spec.mode, group)
 
     def _observe(self) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         observations, infos = {}, {}

@@ -41,6 +41,6 @@ def small_overrides() -> list[str]:
 @pytest.fixture(scope="session")
 def shipped_lm():
     from trialign_ray.language_model import load_language_model
-    from trialign_ray.tiny_lm import SHIPPED_BASE
+    from trialign_ray.model_source import SHIPPED_BASE
 
     return load_language_model(SHIPPED_BASE)

@@ -17,7 +17,6 @@ from trialign_ray.fitted_critic import CriticSpec
 from trialign_ray.run_directory import RunDirectory, config_hash
 from trialign_ray.seeds import derive_seed
 from trialign_ray.setting import Setting
-from trialign_ray.tiny_lm import SHIPPED_BASE
 from trialign_ray.training_rows import SHARED_ROWS
 
 
@@ -58,13 +57,14 @@ class Assembly:
             self._workers = None
 
     @property
-    def _models(self) -> dict[str, str]:
-        return {"behaviour": str(self.behaviour_dir), "facts_base": str(self.facts_base)}
+    def models(self) -> dict[str, str]:
+        """Folder of every base model by its name; the adapters sit on "behaviour"."""
+        return {"facts_base": str(self.facts_base), "behaviour": str(self.behaviour_dir)}
 
     def _engine_spec(self) -> EngineSpec:
         return EngineSpec(
             run_name=self.run_dir.name,
-            models=self._models,
+            models=self.models,
             adapters={g.name: str(self.run_dir.adapter_dir(g.name)) for g in self.setting.groups},
             training_file=str(self.run_dir.training_file),
             options=self.config.engine,
@@ -76,7 +76,7 @@ class Assembly:
     def _agent_spec(self, group: str) -> GroupAgentSpec:
         return GroupAgentSpec(
             group=group,
-            models=self._models,
+            models=self.models,
             rows_file=self._rows_file(group),
             checkpoint_dir=str(self.run_dir.checkpoint_dir(group)),
             adapter_dir=str(self.run_dir.adapter_dir(group)),
@@ -154,17 +154,15 @@ class Assembly:
     def facts_base(self) -> Path:
         from trialign_ray.model_source import resolve_model
 
-        base = self.config.behaviour.base
-        return SHIPPED_BASE if base == "truthworld" else resolve_model(base, self.config.model)
+        return resolve_model(self.config.behaviour.base, self.config.model)
 
     @cached_property
     def behaviour_dir(self) -> Path:
         from trialign_ray.model_source import resolve_model
 
-        model = self.config.behaviour.model
-        if model is not None:
-            return resolve_model(model, self.config.model)
-        return self.run_dir.behaviour_dir if self.config.fits_behaviour else self.facts_base
+        if self.config.fits_behaviour:
+            return self.run_dir.behaviour_dir
+        return resolve_model(self.config.behaviour.given, self.config.model)
 
     @cached_property
     def behaviour_id(self) -> str:

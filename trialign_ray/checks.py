@@ -92,7 +92,7 @@ def check_models(config: Config) -> None:
         ("behaviour.base", config.behaviour.base),
         ("behaviour.model", config.behaviour.model),
     ):
-        if name is None or name == "truthworld":
+        if name is None:
             continue
         try:
             resolve_model(name, config.model)
@@ -107,7 +107,7 @@ def check_vocabulary(config: Config, setting: Setting) -> None:
     if shipped or config.behaviour.base != "truthworld":
         return
     from trialign_ray.language_model import load_tokenizer, unknown_words
-    from trialign_ray.tiny_lm import SHIPPED_BASE
+    from trialign_ray.model_source import SHIPPED_BASE
 
     told = (*setting.groups, *setting.controls)
     texts = [profile for g in told for profile in g.profile_variants]

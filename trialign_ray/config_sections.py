@@ -71,6 +71,11 @@ class BehaviourConfig(Section):
     num_threads: int = Field(default=2, ge=1)
     """CPU threads per worker. Part of the result: another number may round differently."""
 
+    @property
+    def given(self) -> str:
+        """The behaviour model where none is fitted: `model`, or the base in both roles."""
+        return self.model or self.base
+
 
 class CollectConfig(Section):
     """The log: multi-turn dialogues of the groups' agents under the behaviour model."""

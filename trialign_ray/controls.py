@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from envs.groups import Group
-from envs.prompts import opening_messages, variant_of
+from envs.prompts import opening_messages, question_messages
 from envs.types import Question
 from envs.verifiers import parse_answer, truth_of
 from trialign_ray.actors.workers import Workers
@@ -61,7 +61,11 @@ def _personas(
     """Personas are dealt out to the groups' agents, whose adapters are off."""
     shares = {g: list(controls[i :: len(workers.groups)]) for i, g in enumerate(workers.groups)}
     prompts = {
-        agent: [_prompt(protocol, control, q) for control in share for q in questions]
+        agent: [
+            protocol.render(question_messages(q, "explicit", control))
+            for control in share
+            for q in questions
+        ]
         for agent, share in shares.items()
         if share
     }
@@ -80,11 +84,6 @@ def _personas(
         "gap_null": null,
         "gap_p": p_value,
     }
-
-
-def _prompt(protocol: Protocol, control: Group, question: Question) -> str:
-    variant = variant_of(question.id, control.num_variants)
-    return protocol.render(opening_messages(question.text, "explicit", control, variant=variant))
 
 
 def _ask(

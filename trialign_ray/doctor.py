@@ -39,7 +39,7 @@ def examine() -> Iterator[Finding]:
 
 def _model() -> Finding:
     from trialign_ray.language_model import load_language_model
-    from trialign_ray.tiny_lm import SHIPPED_BASE
+    from trialign_ray.model_source import SHIPPED_BASE
 
     try:
         loaded = load_language_model(SHIPPED_BASE)

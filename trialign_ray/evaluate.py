@@ -3,7 +3,7 @@
 Shapes: G groups, X questions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +11,17 @@ import numpy as np
 import torch
 
 from envs.groups import Group
-from envs.prompts import opening_messages, variant_of
+from envs.prompts import question_messages
 from envs.types import ABSTAIN, UNPARSED, PromptMode
 from trialign_ray.actors.workers import Workers
 from trialign_ray.candidates import restate
+from trialign_ray.controls import evaluate_controls
 from trialign_ray.engines import Decoding
 from trialign_ray.metrics import (
     Answers,
     Protocol,
     adherence_metrics,
+    compare_models,
     first_mean,
     interval,
     kept_all,
@@ -87,12 +89,35 @@ def _likeliest(
 
 
 def _prompts(protocol: Protocol, group: Group, mode: PromptMode) -> list[str]:
-    return [
-        protocol.render(
-            opening_messages(q.text, mode, group, variant=variant_of(q.id, group.num_variants))
-        )
-        for q in protocol.questions
-    ]
+    return [protocol.render(question_messages(q, mode, group)) for q in protocol.questions]
+
+
+def evaluate_models(
+    protocol: Protocol,
+    workers: Workers,
+    folders: Mapping[str, str],
+    controls: Sequence[Group],
+    on_model: Callable[[int, str], None],
+) -> dict[str, Any]:
+    """Metrics of every base model and of the adapters ("models"), those of users without a group
+    ("controls"), and what the adapters changed ("aligned_minus_behaviour").
+
+    Args: folders: of the base models, "behaviour" among them; one model in two roles is asked once.
+        on_model: told how many models are done, and the last one's name.
+    """
+    models: dict[str, Any] = {}
+    first_of: dict[str, str] = {}
+    for name in (*folders, "aligned"):
+        twin = first_of.setdefault(folders.get(name, name), name)
+        models[name] = models[twin] if twin in models else evaluate_model(protocol, workers, name)
+        on_model(len(models), name)
+    return {
+        "num_questions": len(protocol.questions),
+        "num_truth_questions": sum(q.has_truth for q in protocol.questions),
+        "models": models,
+        "controls": evaluate_controls(protocol, workers, controls),
+        "aligned_minus_behaviour": compare_models(protocol, models["behaviour"], models["aligned"]),
+    }
 
 
 def evaluate_model(protocol: Protocol, workers: Workers, model: str) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trialign_ray.config_models import ModelConfig
-from trialign_ray.errors import ConfigError, DataError
+from trialign_ray.errors import ConfigError, DataError, UnreachableModel
 
+SHIPPED_BASE = Path(__file__).parent.parent / "envs" / "truthworld" / "lm"
+"""TruthWorld's tiny language model."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
@@ -26,11 +28,13 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 def resolve_model(name: str, options: ModelConfig) -> Path:
     """The local folder of a model, downloaded into the Hub's cache if it is not there yet.
 
-    Args: name: a folder, or `org/name` on the Hub; `org/name@revision` pins this one model,
-        `options.revision` all models of the Hub that are not pinned by themselves.
-    Raises: ConfigError if there is no such model or revision, or the Hub cannot be asked; DataError
-        if weights (safetensors), tokenizer or chat template are missing.
+    Args: name: `truthworld`, a folder, or `org/name` on the Hub; `org/name@revision` pins this one
+        model, `options.revision` all models of the Hub that are not pinned by themselves.
+    Raises: ConfigError if there is no such model or revision; UnreachableModel if the Hub does not
+        give it; DataError if weights (safetensors), tokenizer or chat template are missing.
     """
+    if name == "truthworld":
+        return SHIPPED_BASE
     local = Path(name).expanduser()
     if local.is_dir():
         if options.revision is not None:
@@ -143,7 +147,7 @@ def _from_hub(name: str, options: ModelConfig) -> Path:
             ignore_patterns=list(NOT_FETCHED),
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise ConfigError(_why_not(repository, revision, error)) from error
+        raise UnreachableModel(_why_not(repository, revision, error)) from error
     return Path(folder).resolve()
 
 

@@ -11,7 +11,7 @@ from envs.chat_endpoint import ChatEndpoint, EndpointSpec
 from envs.groups import Group
 from envs.llm_judge import JudgeTerms, LLMJudge
 from envs.preferences import PreferenceScorer, StyleScorer, WeightedScorer
-from envs.prompts import opening_messages, variant_of
+from envs.prompts import question_messages
 from envs.types import Message, Question
 from envs.verdict_cache import VerdictCache
 from trialign_ray.config_models import ModelConfig
@@ -34,9 +34,7 @@ def explicit_prompts(groups: Sequence[Group]) -> PromptOf:
     by_name = {g.name: g for g in groups}
 
     def prompt_of(group: str, question: Question) -> Sequence[Message]:
-        own = by_name[group]
-        variant = variant_of(question.id, len(own.profile_variants))
-        return opening_messages(question.text, "explicit", own, variant=variant)
+        return question_messages(question, "explicit", by_name[group])
 
     return prompt_of
 
@@ -51,7 +49,7 @@ def build_scorer(
 
     Args: run_root: relative caches and the fitted classifier lie there.
     Raises: ConfigError or DataError: no scorer, a missing file, a log without one of the groups, an
-        endpoint that does not answer, an unset key, a model that is no reward model.
+        unset key, a model that is no reward model; WorkerError: an endpoint that does not answer.
     """
     if not preferences:
         raise ConfigError("preferences is empty; give at least one scorer, e.g. - kind: rules")

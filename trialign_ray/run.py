@@ -239,36 +239,22 @@ class Recipe:
 
     def evaluate(self, again: bool = False) -> dict[str, Any]:
         """Stage 6: held-out questions, one turn, every group's adapter alone."""
-        from trialign_ray.controls import evaluate_controls
-        from trialign_ray.evaluate import evaluate_model
-        from trialign_ray.metrics import compare_models
+        from trialign_ray.evaluate import evaluate_models
         from trialign_ray.model_card import write_model_cards
 
         if self.run_dir.evaluation_file.is_file() and not again:
             return json.loads(self.run_dir.evaluation_file.read_text(encoding="utf-8"))
-        protocol = self.protocol("test")
-        names = ("facts_base", "behaviour", "aligned")
-        workers = self.workers
-        with self.progress.stage("evaluate", len(names)):
-            models = {}
-            for i, name in enumerate(names):
-                if name == "behaviour" and self.assembly.behaviour_dir == self.assembly.facts_base:
-                    models[name] = models["facts_base"]  # one model in both roles
-                    continue
-                models[name] = evaluate_model(protocol, workers, name)
-                self.progress.display.advance("evaluate", i + 1, name)
-            evaluation = {
-                "num_questions": len(protocol.questions),
-                "num_truth_questions": sum(q.has_truth for q in protocol.questions),
-                "split": "test",
-                "seed": self.config.seed,
-                "algorithm": self.config.algorithm,
-                "models": models,
-                "controls": evaluate_controls(protocol, workers, self.setting.controls),
-                "aligned_minus_behaviour": compare_models(
-                    protocol, models["behaviour"], models["aligned"]
-                ),
-            }
+        workers, folders = self.workers, self.assembly.models
+        with self.progress.stage("evaluate", len(folders) + 1):
+            results = evaluate_models(
+                self.protocol("test"),
+                workers,
+                folders,
+                self.setting.controls,
+                lambda n, name: self.progress.display.advance("evaluate", n, name),
+            )
+            named = {"split": "test", "seed": self.config.seed, "algorithm": self.config.algorithm}
+            evaluation = named | results
             write_model_cards(self.run_dir, evaluation, self.setting.groups)
             write_json(self.run_dir.evaluation_file, evaluation)
         return evaluation

@@ -16,7 +16,6 @@ from trialign_ray.config import Config
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.run_directory import RunDirectory
 
-EMBEDDED = "truthworld"
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
@@ -43,14 +42,12 @@ def run_base(run: RunDirectory, config: Config) -> RunBase:
                 "with `trialign train --resume`"
             )
         return RunBase(run.behaviour_dir, f"{run.name}-behaviour", False, None)
-    name = config.behaviour.model or config.behaviour.base
-    if name == EMBEDDED:
-        from trialign_ray.tiny_lm import SHIPPED_BASE
-
-        return RunBase(SHIPPED_BASE, "truthworld-lm", False, None)
     from trialign_ray.model_source import model_commit, resolve_model
 
+    name = config.behaviour.given
     folder = resolve_model(name, config.model)
+    if name == "truthworld":
+        return RunBase(folder, "truthworld-lm", False, None)
     if Path(name).expanduser().is_dir():
         return RunBase(folder, folder.name, False, None)
     repository, _, pinned = name.partition("@")

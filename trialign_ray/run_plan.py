@@ -7,7 +7,7 @@ from envs.prompts import opening_messages
 from trialign_ray.actors.placement import total
 from trialign_ray.checks import check_models, check_vocabulary
 from trialign_ray.config import Config
-from trialign_ray.errors import ConfigError
+from trialign_ray.errors import UnreachableModel
 from trialign_ray.setting import Setting
 
 NUM_PROMPTS_READ = 100
@@ -31,9 +31,7 @@ def memory_lines(config: Config, setting: Setting) -> list[str]:
         check_models(config)
         folder = assembly.facts_base if config.fits_behaviour else assembly.behaviour_dir
         check_vocabulary(config, setting)
-    except ConfigError as error:
-        if "Hub" not in str(error):
-            raise
+    except UnreachableModel as error:
         return [f"memory: not estimated, {error}"]
     work = Workload(
         prompt=_longest_prompt(config, setting, folder),
@@ -59,16 +57,23 @@ def plan(config: Config, setting: Setting) -> dict[str, float]:
     num_groups = len(setting.groups)
     train, test = setting.of_split("train"), setting.of_split("test")
     episodes = len(train) * config.collect.episodes_per_question
-    reserved = total(num_groups, config.resources)
+    reserved, engine = total(num_groups, config.resources), config.engine
+    own_engine = {"vllm": 1, "ray_data": engine.concurrency}.get(engine.kind, 0)
+    one_model = not config.fits_behaviour and config.behaviour.given == config.behaviour.base
     return {
         "actors": num_groups + 1,
         "CPUs reserved": reserved["CPU"],
         "GPUs reserved": reserved.get("GPU", 0.0),
+        "CPUs of vLLM beside them": own_engine * engine.cpus,
+        "GPUs of vLLM beside them": own_engine * engine.gpus,
         "questions in the log": len(train),
         "of these verified": round(config.collect.label_fraction * sum(q.has_truth for q in train)),
         "held-out questions": len(test),
         "episodes": episodes,
         "utterances in the log": episodes * config.collect.turns * num_groups,
         "updates per adapter": config.clone.steps,
-        "evaluation answers": 3 * len(config.evaluate.modes) * len(test) * num_groups,
+        "evaluation answers": (2 if one_model else 3)
+        * len(config.evaluate.modes)
+        * len(test)
+        * num_groups,
     }

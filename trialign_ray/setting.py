@@ -28,6 +28,8 @@ NUM_GROUPS = 4
 """Of TruthWorld's twelve, unless the configuration says how many."""
 TASTE_WEIGHT = 0.3
 """Weight of the content in the preference score of a matter of taste."""
+NEEDED: Mapping[Split, int] = {"train": 1, "test": 2}
+"""Questions with a truth that a run needs at least."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,6 @@ class Setting:
     def log_questions(self, label_fraction: float, seed: int) -> list[Question]:
         """The train questions, gold visible on the given share of those that have a truth."""
         return reveal_gold(self.of_split("train"), label_fraction, seed)
-
-
-NEEDED: Mapping[Split, int] = {"train": 1, "test": 2}
-"""Questions with a truth that a run needs at least."""
 
 
 def build_setting(

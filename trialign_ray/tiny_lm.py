@@ -23,7 +23,6 @@ from trialign_ray.supervised_settings import SupervisedSettings
 
 MAX_BASE_GAP = 0.02
 """Largest accuracy difference between groups that the facts base may have."""
-SHIPPED_BASE = Path(__file__).parent.parent / "envs" / "truthworld" / "lm"
 
 
 @dataclass(frozen=True)

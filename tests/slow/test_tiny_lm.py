@@ -4,13 +4,8 @@ import pytest
 
 from trialign_ray.errors import ConfigError
 from trialign_ray.language_model import load_language_model
-from trialign_ray.tiny_lm import (
-    SHIPPED_BASE,
-    BaseRecipe,
-    accuracy_by_group,
-    build_facts_base,
-    shipped_world,
-)
+from trialign_ray.model_source import SHIPPED_BASE
+from trialign_ray.tiny_lm import BaseRecipe, accuracy_by_group, build_facts_base, shipped_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 SMALL = BaseRecipe(num_rumours=24, epochs=80, batch_size=32, warmup_steps=20, hidden_size=64)

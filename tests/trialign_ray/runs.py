@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 from trialign_ray.config import Config, load_config
+from trialign_ray.config_preferences import JudgeSection
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.progress import Progress
 from trialign_ray.run import Recipe
 from trialign_ray.run import make_recipe as recipe_of
 from trialign_ray.run_directory import RunDirectory, open_run
 from trialign_ray.setting import build_setting
-from trialign_ray.tiny_lm import SHIPPED_BASE
 
 SMALL = (
     f"behaviour.model={SHIPPED_BASE}",
@@ -23,6 +24,11 @@ SMALL = (
     "world.validation_fraction=0.88",
     "resources.timeout_s=120",
 )
+
+UNREACHABLE_JUDGE = JudgeSection(
+    kind="judge", url="http://127.0.0.1:9/v1", model="j", max_retries=0
+)
+"""A scorer that cannot be built: nobody listens at port 9 (discard) of this machine."""
 
 
 def small_config(*overrides: str) -> Config:

@@ -26,8 +26,8 @@ from trialign_ray.config_sections import CloneConfig
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.extraction import CandidateBatch, extraction_by_name
 from trialign_ray.language_model import answer_ids, chat_text, load_language_model, text_ids
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.ops import policy_losses
-from trialign_ray.tiny_lm import SHIPPED_BASE
 from trialign_ray.tree_batch import Tree
 
 BETA = 0.3

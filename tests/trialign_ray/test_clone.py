@@ -24,7 +24,7 @@ from trialign_ray.clone import (
 from trialign_ray.errors import ConfigError, DataError, TrialignError
 from trialign_ray.extraction import EXTRACTIONS
 from trialign_ray.language_model import load_language_model, new_llama, save_language_model
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees
 
 

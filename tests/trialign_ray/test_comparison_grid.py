@@ -14,8 +14,8 @@ from trialign_ray.comparison.worlds import KNOBS, World, world_dir, worlds_by_na
 from trialign_ray.config import load_config
 from trialign_ray.dataset import read_dataset
 from trialign_ray.errors import ConfigError
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.progress import Progress
-from trialign_ray.tiny_lm import SHIPPED_BASE
 
 WORLD = World("A+S", "T2", 0)
 SMALL_SETS = (*SMOKE_SETS, f"behaviour.model={SHIPPED_BASE}", "clone.steps=3")

@@ -15,8 +15,8 @@ from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.export import ExportOptions, export_run, portable_config, require_space
 from trialign_ray.language_model import load_language_model, weights_checksum
 from trialign_ray.model_card import card_facts, model_card, stored_evaluation
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.run_models import RunBase, run_base
-from trialign_ray.tiny_lm import SHIPPED_BASE
 
 IDS = torch.tensor([[2, 30, 31, 32, 33, 34, 35]])
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -21,8 +21,9 @@ from trialign_ray.language_model import (
     unknown_words,
     weights_checksum,
 )
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.supervised import IGNORED, encode_dialogue, shuffled_batches
-from trialign_ray.tiny_lm import SHIPPED_BASE, shipped_world, world_texts
+from trialign_ray.tiny_lm import shipped_world, world_texts
 
 CHAT: list[Message] = [{"role": "user", "content": "What is the capital of France?"}]
 

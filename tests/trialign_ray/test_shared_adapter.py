@@ -19,8 +19,8 @@ from trialign_ray.checkpoint import file_sha256, write_json
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.language_model import load_language_model
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.run_directory import RunDirectory, open_run
-from trialign_ray.tiny_lm import SHIPPED_BASE
 from trialign_ray.training_rows import read_group_weights
 
 GROUPS = ("amber", "birch", "cedar", "delta")

@@ -21,8 +21,8 @@ from trialign_ray.errors import DataError
 from trialign_ray.extraction import CandidateBatch
 from trialign_ray.group_mixer import GroupMixer
 from trialign_ray.language_model import load_language_model
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.targets import CentralSolution
-from trialign_ray.tiny_lm import SHIPPED_BASE
 from trialign_ray.training_rows import read_group_weights, shared_weights, write_rows
 
 RANK, OWN_RANK = 4, 8

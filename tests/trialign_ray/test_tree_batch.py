@@ -7,7 +7,7 @@ from trialign_ray.adapters import add_adapter
 from trialign_ray.config_sections import CloneConfig
 from trialign_ray.errors import DataError
 from trialign_ray.language_model import load_language_model
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees, separate_logprobs
 
 TREES = [

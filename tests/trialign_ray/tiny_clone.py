@@ -12,7 +12,7 @@ from trialign_ray.clone import CloneRow, CloneTrainer
 from trialign_ray.config_sections import CloneConfig
 from trialign_ray.group_mixer import GroupMixer
 from trialign_ray.language_model import load_language_model
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.tree_batch import Tree, candidate_logprobs, pack_trees
 
 CONFIG = CloneConfig(steps=8, batch_size=2, lora_rank=4, learning_rate=1e-2, extraction="clone")

@@ -11,7 +11,8 @@ from trialign_ray.config_sections import CloneConfig
 from trialign_ray.engines import CandidateScore, Decoding, Generation, Utterance
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.language_model import chat_text, load_language_model, load_tokenizer
-from trialign_ray.tiny_lm import SHIPPED_BASE, shipped_world
+from trialign_ray.model_source import SHIPPED_BASE
+from trialign_ray.tiny_lm import shipped_world
 
 GROUPS = tuple(group.name for group in shipped_world()[1][:4])
 NUM_QUESTIONS = 60

@@ -27,7 +27,7 @@ from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.engines.vllm import WEIGHTS
 from trialign_ray.errors import ConfigError, DataError, WorkerError
 from trialign_ray.language_model import load_language_model
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.model_source import SHIPPED_BASE
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -20,7 +20,7 @@ from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.engines.vllm import Call, VLLMEngine
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.language_model import chat_text, load_language_model
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.model_source import SHIPPED_BASE
 
 pytestmark = pytest.mark.vllm
 OPTIONS = EngineConfig(kind="vllm", cache_gib=0.1)

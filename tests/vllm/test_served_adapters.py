@@ -18,8 +18,8 @@ from trialign_ray.adapters import load_adapter
 from trialign_ray.engines import Decoding
 from trialign_ray.engines.transformers import TransformersEngine
 from trialign_ray.language_model import chat_text, load_language_model
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.setting import build_setting
-from trialign_ray.tiny_lm import SHIPPED_BASE
 
 START = """
 import sys

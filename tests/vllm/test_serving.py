@@ -24,8 +24,9 @@ from trialign_ray.config_models import EngineConfig
 from trialign_ray.engines.server import ServerEngine
 from trialign_ray.errors import ConfigError
 from trialign_ray.language_model import chat_text, load_tokenizer
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.serve import vllm_program
-from trialign_ray.tiny_lm import SHIPPED_BASE, shipped_world
+from trialign_ray.tiny_lm import shipped_world
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 STARTS_WITHIN_S = 400.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from envs.groups import Group
-from envs.prompts import opening_messages, variant_of
+from envs.prompts import opening_messages, question_messages
 from envs.types import Judgement, Message, PromptMode, Question
 from envs.verifiers import parse_answer, truth_of
 from trialign_ray.errors import DataError
@@ -46,8 +46,7 @@ class Audience:
         if self.group is None:
             return opening_messages(question.text, "none")
         shown: PromptMode = mode if self.kind == "group" else "explicit"
-        variant = variant_of(question.id, self.group.num_variants)
-        return opening_messages(question.text, shown, self.group, variant=variant)
+        return question_messages(question, shown, self.group)
 
 
 @dataclass(frozen=True)

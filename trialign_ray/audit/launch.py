@@ -9,11 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from trialign_ray.audit.folder import AuditFolder, Subject, open_audit
+from trialign_ray.audit.folder import Subject, open_audit
 from trialign_ray.config import Config, load_config, to_yaml
 from trialign_ray.errors import ConfigError
+from trialign_ray.resuming import require_free
 
 DEFAULT_CONTROLS = 5
+REMOTE = ("server", "ray_data")
+"""Engines that have no weights in this process."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def launch_audit(request: AuditRequest, dry_run: bool, resume: bool, console: Co
     if dry_run:
         show_plan(asked, config, root, console)
         return
-    AuditFolder(root).require_free(resume)
+    require_free(root.expanduser().resolve(), resume)
     subject, respondents = whom_to_ask(request, config, [g.name for g in asked.groups])
     folder = open_audit(root, config, subject, split, resume)
     display = RichDisplay(console) if console.is_terminal else LineDisplay(console)
@@ -83,6 +86,8 @@ def audit_config(request: AuditRequest) -> Config:
         )
     if request.run and request.model and not request.url:
         raise ConfigError("--run audits the run's own model; leave --model out")
+    if request.run:
+        _require_no_other_model(request)
     if request.model_per_group and not (request.url or _asks_server(request)):
         raise ConfigError("--model-per-group names models of an endpoint; give --url URL as well")
     path = request.config_path
@@ -91,7 +96,7 @@ def audit_config(request: AuditRequest) -> Config:
 
         path = existing_run(request.run)[0].config_file
     config = load_config(path, [*_overrides(request), *request.sets])
-    if request.run and not request.url and config.engine.kind in ("server", "ray_data"):
+    if request.run and not request.url and config.engine.kind in REMOTE:
         engine = config.engine.model_copy(update={"kind": "transformers"})  # its weights are here
         config = config.model_copy(update={"engine": engine})
     stated = request.controls is not None or any("world.num_controls" in s for s in request.sets)
@@ -99,6 +104,23 @@ def audit_config(request: AuditRequest) -> Config:
         world = config.world.model_copy(update={"num_controls": DEFAULT_CONTROLS})
         config = config.model_copy(update={"world": world})
     return config
+
+
+def _require_no_other_model(request: AuditRequest) -> None:
+    """Raises: ConfigError for a --set that names another model than the run's, which is asked."""
+    for override in request.sets:
+        key, _, value = (part.strip() for part in override.partition("="))
+        if key.split(".")[0] == "behaviour":
+            raise ConfigError(
+                f"--set {override!r} names what the behaviour model is made of, but --run audits "
+                "the one that the run has; leave it out, or audit another model without --run: "
+                "--model FOLDER"
+            )
+        if not request.url and (key == "engine.url" or key == "engine.kind" and value in REMOTE):
+            raise ConfigError(
+                f"--set {override!r} asks an endpoint, but --run asks the run's own model in this "
+                "process; give the endpoint as --url URL, or leave it out"
+            )
 
 
 def _asks_server(request: AuditRequest) -> bool:
@@ -173,14 +195,11 @@ def _model(request: AuditRequest, config: Config) -> tuple[str, Path]:
 
         run, before = existing_run(request.run)
         return f"the behaviour model of run {run.name}", run_base(run, before).folder
-    name = config.behaviour.model or config.behaviour.base
-    if name == "truthworld":
-        from trialign_ray.tiny_lm import SHIPPED_BASE
-
-        return "TruthWorld's facts base", SHIPPED_BASE
     from trialign_ray.model_source import resolve_model
 
-    return name, resolve_model(name, config.model)
+    name = config.behaviour.given
+    title = "TruthWorld's facts base" if name == "truthworld" else name
+    return title, resolve_model(name, config.model)
 
 
 def _adapters(request: AuditRequest, groups: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -201,7 +220,7 @@ def show_plan(asked: Any, config: Config, root: Path, console: Console) -> None:
     engine = config.engine.kind if config.engine.kind != "server" else str(config.engine.url)
     lines = {
         "folder": f"{root}" + (" (exists)" if root.exists() else ""),
-        "model": config.engine.model or config.behaviour.model or config.behaviour.base,
+        "model": config.engine.model or config.behaviour.given,
         "engine": engine,
         "groups": ", ".join(g.name for g in asked.groups),
         "controls": ", ".join(g.name for g in asked.controls) or "none",

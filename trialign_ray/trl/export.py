@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import yaml
 
-from envs.prompts import opening_messages, variant_of
+from envs.prompts import question_messages
 from envs.types import Message
 from trialign_ray.config import Config
 from trialign_ray.errors import ConfigError, DataError
@@ -86,7 +86,8 @@ def _run_prompts(run: RunDirectory, config: Config) -> PromptOf:
     from trialign_ray.language_model import load_tokenizer
 
     tokenizer = load_tokenizer(run_base(run, config).folder, config.model)
-    return message_prompts(config, build_setting(config, run.root), partial(chat_text, tokenizer))
+    setting = build_setting(config.judged_by_rules, run.root)
+    return message_prompts(config, setting, partial(chat_text, tokenizer))
 
 
 def rendered_prompt(question: str, group: str, text: str) -> Prompt:
@@ -107,9 +108,7 @@ def message_prompts(
     def prompt_of(question: str, group: str, text: str) -> Prompt:
         asked, whom = questions.get(question), groups.get(group)
         if asked is not None and whom is not None:
-            variant = variant_of(asked.id, whom.num_variants)
-            mode = config.world.prompt_mode
-            messages = opening_messages(asked.text, mode, whom, variant=variant)
+            messages = question_messages(asked, config.world.prompt_mode, whom)
             if render(messages) == text:
                 return messages
         raise DataError(

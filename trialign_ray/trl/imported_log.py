@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from envs.groups import Group
-from envs.prompts import opening_messages, variant_of
+from envs.prompts import question_messages
 from envs.types import Message, PromptMode, Question
 from envs.verifiers import parse_answer, truth_of
 from trialign_ray.config import Config
@@ -62,11 +62,11 @@ def import_log(file: Path, config: Config, where: Path) -> ImportedLog:
             "that the adapters are to stand on as behaviour.base"
         )
     answers = read_trl(file)
-    setting = build_setting(config, where)
+    setting = build_setting(config.judged_by_rules, where)
     check_vocabulary(config, setting)
     visible = setting.log_questions(config.collect.label_fraction, config.seed)
     held_out = [q for q in setting.questions if q.split != "train"]
-    folder = resolve_model(config.behaviour.model or config.behaviour.base, config.model)
+    folder = resolve_model(config.behaviour.given, config.model)
     options = LogOptions(
         mode=config.world.prompt_mode,
         render=partial(chat_text, load_tokenizer(folder, config.model)),
@@ -179,6 +179,4 @@ def _row(
 
 
 def _prompt(question: Question, group: Group, options: LogOptions) -> str:
-    variant = variant_of(question.id, group.num_variants)
-    messages = opening_messages(question.text, options.mode, group, variant=variant)
-    return options.render(messages)
+    return options.render(question_messages(question, options.mode, group))
