@@ -60,12 +60,15 @@ def plan(config: Config, setting: Setting) -> dict[str, float]:
     reserved, engine = total(num_groups, config.resources), config.engine
     own_engine = {"vllm": 1, "ray_data": engine.concurrency}.get(engine.kind, 0)
     one_model = not config.fits_behaviour and config.behaviour.given == config.behaviour.base
+    beside = {
+        "CPUs of vLLM beside them": own_engine * engine.cpus,
+        "GPUs of vLLM beside them": own_engine * engine.gpus,
+    }
     return {
         "actors": num_groups + 1,
         "CPUs reserved": reserved["CPU"],
         "GPUs reserved": reserved.get("GPU", 0.0),
-        "CPUs of vLLM beside them": own_engine * engine.cpus,
-        "GPUs of vLLM beside them": own_engine * engine.gpus,
+        **(beside if own_engine else {}),
         "questions in the log": len(train),
         "of these verified": round(config.collect.label_fraction * sum(q.has_truth for q in train)),
         "held-out questions": len(test),

@@ -216,6 +216,16 @@ def test_settings_are_chosen_where_a_part_is_verified():
     assert tracks.tuning == World("A", "T2", 100)
 
 
+def test_other_worlds_can_take_the_settings_chosen_on_the_main_one():
+    def other(tune_on):
+        return make_plan(None, [], ("sft",), ("F",), ("T1",), (0,), True, False, tune_on)
+
+    assert other("A+S").tuning == World("A+S", "T1", 100)
+    assert other("A+S").worlds == [World("F", "T1", 0)]
+    with pytest.raises(ConfigError, match="knob 'Z' does not exist"):
+        other("Z")
+
+
 def test_a_cell_that_raises_is_logged_and_named(tmp_path):
     broken = Method("broken", "baseline", "", "sft", ("clone.target_modules=no_such_module",))
     spec = GridSpec(str(tmp_path), None, SMALL_SETS)

@@ -32,6 +32,9 @@ def compare(
     tracks: Annotated[str, typer.Option(help="Shares verified, of T0,T1,T2,T3.")] = "T2",
     seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-4.")] = "0-4",
     tune: Annotated[bool, typer.Option(help="Choose settings on a world of its own first.")] = True,
+    tune_on: Annotated[
+        str | None, typer.Option(help="Knob of that world; the first of --knobs if left out.")
+    ] = None,
     smoke: Annotated[bool, typer.Option(help="A few methods, tiny; to see that it runs.")] = False,
     cpus: Annotated[float, typer.Option(min=0.01, help="CPUs that a cell reserves.")] = 1.0,
     sets: Sets = None,
@@ -48,6 +51,7 @@ def compare(
         seeds=(0,) if smoke and seeds == "0-4" else comparison.split_seeds(seeds),
         tune=tune,
         smoke=smoke,
+        tune_on=tune_on,
     )
     print("\n".join(comparison.describe(plan)), flush=True)
     if not dry_run:

@@ -61,9 +61,11 @@ def make_plan(
     seeds: tuple[int, ...],
     tune: bool,
     smoke: bool,
+    tune_on: str | None = None,
 ) -> Plan:
     """The plan, checked: names, seeds, and that every cell's configuration is valid.
 
+    Args: tune_on: knob of the world on which settings are chosen; None: the first of `knobs`.
     Raises: ConfigError.
     """
     if smoke:
@@ -85,7 +87,8 @@ def make_plan(
     shared = ("behaviour.num_threads=1", *sets)
     _check_cells(config, shared, worlds[0], methods)
     track = TUNING_TRACK if TUNING_TRACK in tracks else tracks[-1]
-    tuning = World(knobs[0], track, TUNING_SEED) if tune else None
+    chosen_on = worlds_by_name([tune_on or knobs[0]], [track], [TUNING_SEED])
+    tuning = chosen_on[0] if tune else None
     command = shlex.join(["trialign", *sys.argv[1:]])
     return Plan(methods, knobs, tracks, seeds, tuning, base, digest, shared, command)
 
