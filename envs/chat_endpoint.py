@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from envs.errors import ConfigError
+from envs.endpoint_url import checked_url
+from envs.errors import ConfigError, WorkerError
 from envs.types import Message
 
 START_TIMEOUT_S = 5.0
@@ -56,19 +57,16 @@ class ChatEndpoint:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Raises: ConfigError, within seconds, if the endpoint does not answer, refuses the key or
-        lists other models only."""
+        """Raises, within seconds: WorkerError if the endpoint does not answer or fails; ConfigError
+        if it refuses the key or lists other models only."""
         import openai
 
         quick = self._client.with_options(timeout=START_TIMEOUT_S, max_retries=0)
         try:
             listed = {model.id for model in quick.models.list().data or ()}
-        except (
-            openai.APIConnectionError,
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.InternalServerError,
-        ) as error:
+        except (openai.APIConnectionError, openai.InternalServerError) as error:
+            raise WorkerError(self._refused(error)) from error
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise ConfigError(self._refused(error)) from error
         except (openai.OpenAIError, AttributeError, TypeError, ValueError):
             return  # it answers, but lists no models: the first request will tell
@@ -151,13 +149,7 @@ def _strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _api_key(spec: EndpointSpec) -> str:
-    parts = urlsplit(spec.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        shown = parts._replace(netloc=parts.hostname or "").geturl()
-        raise ConfigError(
-            f"endpoint url {shown!r}: expected http://host:port/v1 or https://host/v1 without user "
-            "name or password; the key belongs into an environment variable"
-        )
+    checked_url(spec.url, "the endpoint's url", spec.api_key_env)
     key = os.environ.get(spec.api_key_env, "").strip()
     if not key and not _is_local(spec):
         raise ConfigError(

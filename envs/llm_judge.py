@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from envs.chat_endpoint import ChatEndpoint, EndpointFailure
-from envs.errors import DataError
+from envs.errors import WorkerError
 from envs.judge_prompt import (
     HIGHEST,
     LOWEST,
@@ -88,7 +88,7 @@ class LLMJudge:
     def score(self, group: str, question: Question, text: str, answer: str) -> float | None:
         """The mean verdict of both orders of the scale, in [0, 1]; None if one of them failed.
 
-        Raises: DataError if too many verdicts failed.
+        Raises: WorkerError if too many verdicts failed.
         """
         self.prepare([(group, question, text, answer)])
         verdicts = [self._known[self._key(c)] for c in self._cases(group, question, text)]
@@ -100,7 +100,7 @@ class LLMJudge:
     def prepare(self, items: Sequence[ToScore]) -> None:
         """Asks for all verdicts that are not known yet, several at once.
 
-        Raises: DataError if too many failed. Those that came are in the cache.
+        Raises: WorkerError if too many failed. Those that came are in the cache.
         """
         cases = {self._key(c): c for g, q, text, _ in items for c in self._cases(g, q, text)}
         wanted = {key: case for key, case in cases.items() if key not in self._known}
@@ -177,7 +177,7 @@ class LLMJudge:
         counts = self._counts
         logger.warning("judge %s: no verdict (%s); left out of the rewards", counts.model, problem)
         if counts.num_failed > max(1.0, MAX_FAILURE_SHARE * counts.num_asked):
-            raise DataError(
+            raise WorkerError(
                 f"judge {counts.model} at {counts.url}: {counts.num_failed} of {counts.num_asked} "
                 f"verdicts failed, more than {MAX_FAILURE_SHARE:.0%}; the last: {problem}. Those "
                 f"that came are kept in {self._cache.path}: see to the endpoint or take a model "

@@ -52,15 +52,19 @@ def test_only_the_worlds_themselves_import_ray_in_envs():
 
 def test_the_learner_does_not_know_the_search():
     assert importers("trialign_ray", ("tuning",)) == {
-        "trialign_ray/commands/studies.py"
-    }  # the door
+        "trialign_ray/commands/studies.py",
+        "trialign_ray/commands/tuning.py",
+    }  # the doors
 
 
 def test_the_search_reaches_the_learner_through_run_and_targets_only():
     allowed = ("trialign_ray.run", "trialign_ray.targets", "trialign_ray.config")
+    looks = ("trialign_ray.chart_style", "trialign_ray.html_page")  # of all pages
     for path in sources("tuning"):
         for module in imported_modules(path):
-            assert not module.startswith("trialign_ray") or module.startswith(allowed), path
+            assert not module.startswith("trialign_ray") or module.startswith((*allowed, *looks)), (
+                path
+            )
 
 
 def test_ray_is_imported_in_actors_and_the_recipe_only():

@@ -90,8 +90,12 @@ class AdapterTraining:
             self._enter_round(self._round_of(self.step))
             self._trainer.step_once()
             if self._saves_at(self.step):
-                save_checkpoint(self._spec.checkpoint_dir, self._trainer.checkpoint(self.identity))
+                self.save()
         return CloneProgress(self.step, tuple(self._trainer.losses), self.resumed_at)
+
+    def save(self) -> None:
+        """Writes a checkpoint of where it stands."""
+        save_checkpoint(self._spec.checkpoint_dir, self._trainer.checkpoint(self.identity))
 
     def policy(self, step: int) -> PolicyReport:
         """What it answers after `step` updates, on the rows that these were made on.

@@ -7,6 +7,7 @@ from pathlib import Path
 from trialign_ray.actors.engine_hosts import EngineSpec, engine_host
 from trialign_ray.actors.engine_workers import EngineWorkers
 from trialign_ray.actors.group_agent import GroupAgentSpec
+from trialign_ray.actors.placement import borrow, reserve
 from trialign_ray.actors.workers import LocalWorkers, RayWorkers, Workers
 from trialign_ray.algorithms import Algorithm, algorithm_by_name
 from trialign_ray.common_adapter import COMMON_FOLDER, CommonAdapterSpec
@@ -21,10 +22,20 @@ from trialign_ray.training_rows import SHARED_ROWS
 
 
 class Assembly:
-    """Starts the workers of a run and ends them. `local`: without Ray, in this process."""
+    """Starts the workers of a run and ends them. `local`: without Ray, in this process. `in_trial`:
+    this process is a trial of a sweep, whose placement group has a bundle for every actor; its
+    agents generate themselves, whatever the engine."""
 
-    def __init__(self, config: Config, setting: Setting, run_dir: RunDirectory, local: bool):
+    def __init__(
+        self,
+        config: Config,
+        setting: Setting,
+        run_dir: RunDirectory,
+        local: bool,
+        in_trial: bool = False,
+    ):
         self.config, self.setting, self.run_dir, self.local = config, setting, run_dir, local
+        self._in_trial = in_trial
         self._workers: Workers | None = None
 
     @property
@@ -39,14 +50,19 @@ class Assembly:
     def start(self) -> None:
         """Starts all workers and waits until each has loaded its model."""
         agents = [self._agent_spec(g.name) for g in self.setting.groups]
-        host = engine_host(self._engine_spec(), self.local)
+        host = None if self._in_trial else engine_host(self._engine_spec(), self.local)
         workers = self._started(agents)
         self._workers = workers if host is None else EngineWorkers(workers, host)
 
     def _started(self, agents: list[GroupAgentSpec]) -> Workers:
         if self.local:
             return LocalWorkers(agents, self.critic_spec())
-        workers = RayWorkers(self.run_dir.name, agents, self.critic_spec(), self.config.resources)
+        name, resources = self.run_dir.name, self.config.resources
+        if self._in_trial:
+            reservation = borrow(len(agents), resources)
+        else:
+            reservation = reserve(name, len(agents), resources)
+        workers = RayWorkers(name, agents, self.critic_spec(), resources, reservation)
         workers.on_groups("state", dict.fromkeys(workers.groups, ()))
         return workers
 

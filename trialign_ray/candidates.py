@@ -11,20 +11,33 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from envs.types import ABSTAIN, UNPARSED
+from trialign_ray.letter_answers import shown_options, with_letter_of
 
 NO_ANSWERS = (ABSTAIN, UNPARSED)
 
 
-def restate(text: str, said: str, answer: str) -> str:
+def restate(text: str, said: str, answer: str, options: tuple[str, ...] = ()) -> str:
     """`text`, which says `said`, with `answer` in its place; `answer` alone if it cannot be found.
 
     Whole words only: putting "Fr" for "V" must leave "Vanadium" as it is. Where the answer stands
     twice ("The capital of Monaco is Monaco."), the first is meant if the sentence after a greeting
-    begins with it, else the last.
+    begins with it, else the last. An option that is named by its letter becomes the other's letter.
+
+    Args: options: that the question shows with letters, in their order.
     """
+    reworded = _reworded(text, said, answer)
+    if options:
+        lettered = with_letter_of(text, said, answer, options, reworded)
+        if lettered is not None:
+            return lettered
+    return answer if reworded is None else reworded
+
+
+def _reworded(text: str, said: str, answer: str) -> str | None:
+    """None if the wording of `said` is not in the text."""
     places = list(re.finditer(rf"(?<!\w){re.escape(said)}(?!\w)", text))
     if not places:
-        return answer
+        return None
     first = places[0]
     begins = first.start() == 0 or text[: first.start()].rstrip().endswith((".", "!", "?", ","))
     place = first if begins else places[-1]
@@ -62,9 +75,10 @@ class GroupView:
 
     def restated(self, answer: str) -> str:
         """`answer` in the words of the group's commonest utterance that names an answer."""
+        options = shown_options(self.prompt)
         for candidate in sorted(self.candidates, key=lambda c: -c.count):
             if candidate.answer not in NO_ANSWERS:
-                return restate(candidate.text, candidate.answer, answer)
+                return restate(candidate.text, candidate.answer, answer, options)
         return answer
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trialign_ray import __version__
-from trialign_ray.commands import auditing, inspecting, running, sharing, studies
+from trialign_ray.commands import auditing, inspecting, running, sharing, studies, tuning
 from trialign_ray.commands.options import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from trialign_ray.errors import ConvergenceError, Interrupted, TrialignError, WorkerError
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for part in (running, auditing, sharing, studies, inspecting):
+for part in (running, auditing, tuning, sharing, studies, inspecting):
     app.add_typer(part.app)
 
 

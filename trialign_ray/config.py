@@ -57,6 +57,12 @@ class Config(Section):
         embedded = self.behaviour.base == "truthworld" or self.world.questions == ("truthworld",)
         return self.behaviour.model is None and embedded
 
+    @property
+    def judged_by_rules(self) -> "Config":
+        """The same, but style is judged by rules alone: for whoever needs questions and groups and
+        no scores, so that no judge is asked, no classifier fitted and no reward model loaded."""
+        return self.model_copy(update={"preferences": (RulesSection(),)})
+
     @model_validator(mode="after")
     def _splits_leave_a_test_split(self) -> "Config":
         used = self.world.train_fraction + self.world.validation_fraction

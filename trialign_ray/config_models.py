@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from envs.endpoint_url import checked_url
 from trialign_ray.config_sections import Section
 
 
@@ -53,3 +54,9 @@ class EngineConfig(Section):
     """CPUs of vLLM's actor, or of one replica."""
     gpus: float = Field(default=0.0, ge=0)
     """GPUs of vLLM's actor, or of one replica."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        variable = "that engine.api_key_env names (OPENAI_API_KEY)"
+        return url if url is None else checked_url(url, "engine.url", variable)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from envs.endpoint_url import checked_url
 from trialign_ray.config_sections import Section
 
 
@@ -76,6 +77,12 @@ class JudgeSection(ScorerSection):
     """Price, for the cost that is reported. 0: not known."""
     usd_per_million_completion_tokens: float = Field(default=0.0, ge=0)
     """Price, for the cost that is reported. 0: not known."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        variable = "that the judge's api_key_env names (OPENAI_API_KEY)"
+        return checked_url(url, "preferences: url of the judge", variable)
 
 
 Scorer = Annotated[

@@ -26,6 +26,8 @@ STAGE_TITLES = {
     "compare": "run all methods in all worlds",
     "frontier": "solve the central problem for every setting",
     "trained": "train points of the frontier",
+    "prescreen": "sweep points of the space on the log alone",
+    "trials": "train and judge trials",
 }
 
 
@@ -98,10 +100,15 @@ def result_table(summary: Summary) -> Table:
             g.group,
             f"{g.truth_before:.3f}",
             f"{g.truth_after:.3f}",
-            f"{g.style_before:.3f}",
-            f"{g.style_after:.3f}",
+            _share(g.style_before),
+            _share(g.style_after),
         )
     return table
+
+
+def _share(value: float | None) -> str:
+    """ "-" for a group without style rules."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def shared_table(summary: Summary) -> Table:

@@ -17,14 +17,15 @@ from trialign_ray.actors.workers import Workers
 from trialign_ray.candidates import restate
 from trialign_ray.controls import evaluate_controls
 from trialign_ray.engines import Decoding
+from trialign_ray.letter_answers import shown_options
 from trialign_ray.metrics import (
     Answers,
     Protocol,
     adherence_metrics,
+    adherence_record,
     compare_models,
     first_mean,
     interval,
-    kept_all,
     truth_arrays,
     truth_metrics,
 )
@@ -162,9 +163,7 @@ def answer_metrics(
             g.name: [main.judged[g.name][x].parsed_answer for x in truth_index]
             for g in protocol.groups
         },
-        "adherence": {
-            g.name: kept_all(protocol, main, g).astype(int).tolist() for g in protocol.groups
-        },
+        "adherence": adherence_record(protocol, main),
     }
     return metrics
 
@@ -207,15 +206,12 @@ def answer_divergence(
         given = {answers.judged[g][x].parsed_answer for g in names} - {ABSTAIN, UNPARSED}
         options.append(sorted(given | {question.gold[0]}))
     arguments = {}
+    shown = [shown_options(q.text) for q in protocol.questions]
     for group in protocol.groups:
         prompts = _prompts(protocol, group, protocol.config.modes[0])
+        said, judged = answers.texts[group.name], answers.judged[group.name]
         texts = [
-            [
-                restate(
-                    answers.texts[group.name][x], answers.judged[group.name][x].parsed_answer, z
-                )
-                for z in zs
-            ]
+            [restate(said[x], judged[x].parsed_answer, z, shown[x]) for z in zs]
             for x, zs in zip(index, options, strict=True)
         ]
         arguments[group.name] = (model, [prompts[x] for x in index], texts)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,13 @@ from trialign_ray.run_directory import RunDirectory
 from trialign_ray.run_models import (
     RunBase,
     adapter_config,
-    adapter_rank,
     chat_template,
     groups_of,
     require_sound_adapters,
     run_base,
     trained_groups,
 )
-from trialign_ray.serve_plan import VLLM_RANKS
+from trialign_ray.serve_plan import serve_plan, shown, vllm_command
 
 WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PROVENANCE = "trialign.json"
@@ -100,6 +99,8 @@ def export_run(
         raise ConfigError(f"{out} cannot be written: {error}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    if not base.on_hub:
+        tell(f"base: {base.folder}, which is not on the Hub: whoever uses the adapters needs it")
     return Exported(out, tuple(hashes), evaluation is not None)
 
 
@@ -168,8 +169,8 @@ def _write_all(
         write_merged(facts.base.folder, out / group, out / MERGED / group, template, trust)
         card = (out / group / "README.md").read_text(encoding="utf-8")
         (out / MERGED / group / "README.md").write_text(_as_merged(card), encoding="utf-8")
-    ranks = {group: adapter_rank(adapter_config(run, group)) for group in hashes}
-    page = index(facts, ranks, options.merged, template)
+    serving = _serving(run, facts.config, tuple(hashes), template)
+    page = index(facts, tuple(hashes), serving, options.merged, template)
     (out / "README.md").write_text(page, encoding="utf-8")
 
 
@@ -228,10 +229,15 @@ def _as_merged(card: str) -> str:
     )
 
 
-def index(facts: CardFacts, ranks: dict[str, int], merged: bool, template: Path | None) -> str:
-    """README.md of the export: which folder is whose, and how each did. Args: ranks: of the
-    adapters, by group."""
-    base, groups = facts.base, tuple(ranks)
+def index(
+    facts: CardFacts,
+    groups: tuple[str, ...],
+    serving: list[str],
+    merged: bool,
+    template: Path | None,
+) -> str:
+    """README.md of the export: which folder is whose, how each did, and how to serve them."""
+    base = facts.base
     at = f" at revision `{base.revision}`" if base.on_hub and base.revision else ""
     lines = [
         f"# Adapters of run {facts.run_name}",
@@ -241,7 +247,7 @@ def index(facts: CardFacts, ranks: dict[str, int], merged: bool, template: Path 
         "| group | truth before | truth now | folder |",
         "| --- | --- | --- | --- |",
         *(_index_row(facts, group) for group in groups),
-        *_serving(base, ranks),
+        *serving,
     ]
     if template is not None:
         lines += ["", f"The base has no chat template of its own; give `{TEMPLATE}` with it."]
@@ -250,18 +256,27 @@ def index(facts: CardFacts, ranks: dict[str, int], merged: bool, template: Path 
     return "\n".join(lines) + "\n"
 
 
-def _serving(base: RunBase, ranks: dict[str, int]) -> list[str]:
-    fitting = [rank for rank in VLLM_RANKS if rank >= max(ranks.values())]
-    if not fitting:
-        return ["", f"The adapters have a rank above vLLM's {VLLM_RANKS[-1]}; serve merged copies."]
-    revision = f" --revision {base.revision}" if base.on_hub and base.revision else ""
-    modules = " ".join(f"{group}={group}" for group in ranks)
-    return [
-        *("", "Serve all of them at once, here:", "", "```sh"),
-        f"vllm serve {base.name}{revision} --enable-lora --max-lora-rank {fitting[0]} "
-        f"--lora-modules {modules}",
-        "```",
-    ]
+def _serving(
+    run: RunDirectory, config: Config, groups: tuple[str, ...], template: Path | None
+) -> list[str]:
+    """How vLLM serves the exported folders, as lines of README.md. A base that is not on the Hub
+    has to be brought along: no path of this machine is written."""
+    try:
+        plan = serve_plan(run, config, groups)
+    except ConfigError as error:
+        return ["", f"vLLM does not serve them all at once: {error}"]
+    base, where = plan.base, "here"
+    if not base.on_hub:
+        base = replace(base, folder=Path("/path/to") / base.name)
+        where += f", with the folder of the base, which is not on the Hub, for `{base.folder}`"
+    here = replace(
+        plan,
+        base=base,
+        adapters={group: Path(group) for group in groups},
+        chat_template=Path(TEMPLATE) if template is not None else None,
+    )
+    command = shown(vllm_command(here))
+    return ["", f"Serve all of them at once, {where}:", "", "```sh", command, "```"]
 
 
 def _index_row(facts: CardFacts, group: str) -> str:

@@ -5,7 +5,7 @@ frontier sweep and a test all do the same.
 Shapes: G groups, X questions, K candidates (padded).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from trialign_ray.truth_heads import (
     gather_evidence,
     truth_head_by_name,
 )
+from trialign_ray.truth_heads.saved import SavedEstimate
 from trialign_ray.values import ValueConfig
 
 
@@ -50,7 +51,10 @@ class CriticSpec:
 
 @dataclass(frozen=True)
 class FittedCritic:
-    """Questions as logged, the same with borrowed candidates, and who believes what."""
+    """Questions as logged, the same with borrowed candidates, and who believes what.
+
+    saved: where the estimate of the configured truth head lies, if it was fitted before.
+    """
 
     config: Config
     groups: tuple[str, ...]
@@ -61,12 +65,22 @@ class FittedCritic:
     evidence: TruthEvidence
     rows: list[dict[str, Any]]
     seed: int
+    saved: SavedEstimate | None = None
 
     @cached_property
     def estimate(self) -> TruthEstimate:
-        """What the configured truth head says; fitted when it is first asked for."""
-        critic = self.config.critic
+        """What the configured truth head says; read, or fitted when it is first asked for."""
+        critic, found = self.config.critic, self.saved and self.saved.read()
+        if found is not None:
+            return found
         return truth_head_by_name(critic.truth_head)(self.evidence, critic, self.seed)
+
+    def under(self, config: Config) -> "FittedCritic":
+        """The same critic under other targets or another pessimism: the truth head is not fitted
+        again. What else decides the fit must be the same in both configurations."""
+        other = replace(self, config=config)
+        other.__dict__["estimate"] = self.estimate
+        return other
 
     def candidates_for(self, algorithm: Algorithm) -> list[JointQuestion]:
         """The questions as the algorithm may see them."""
@@ -149,4 +163,7 @@ def fit_critic(spec: CriticSpec) -> FittedCritic:
         evidence=evidence,
         rows=rows,
         seed=seed,
+        saved=SavedEstimate.of(
+            Path(spec.critic_dir), Path(spec.dataset_file), config.critic, config.seed
+        ),
     )

@@ -23,7 +23,6 @@ def launch(
 ) -> None:
     """Everything cheap is checked first; only then Ray starts."""
     from trialign_ray import checks
-    from trialign_ray.config_preferences import RulesSection
     from trialign_ray.run_directory import open_run
     from trialign_ray.run_plan import resources_here
     from trialign_ray.setting import build_setting
@@ -31,8 +30,7 @@ def launch(
     config = resolved_config(config_path, sets, seed)
     checks.check_names(config)
     if dry_run:
-        rules = config.model_copy(update={"preferences": (RulesSection(),)})  # no judge is asked
-        _show_plan(config, build_setting(rules), run_dir)
+        _show_plan(config, build_setting(config.judged_by_rules), run_dir)
         return
     setting = build_setting(config, run_dir)
     checks.warn_of_short_answers(config, setting)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from envs.groups import Group
 from envs.judge import Judge
-from envs.preferences import check_style
+from envs.preferences import StyleRules, check_style
 from envs.types import ABSTAIN, UNPARSED, Judgement, Message, Question
 from trialign_ray.config_sections import EvaluateConfig
 from trialign_ray.ops.statistics import (
@@ -103,32 +103,50 @@ def truth_metrics(
 
 def adherence_metrics(protocol: Protocol, answers: Answers) -> dict[str, Any]:
     """Share of answers that keep every style rule of the group; swap: that minus the mean share
-    that keeps every rule of another group (0: the answers are nobody's in particular)."""
-    own = {g.name: kept_all(protocol, answers, g) for g in protocol.groups}
-    by_group = {name: float(kept.mean()) for name, kept in own.items()}
+    that keeps every rule of another group (0: the answers are nobody's in particular). A group
+    without rules has nothing to keep: None, and no part in `worst` or in the others' swap."""
+    ruled = [g for g in protocol.groups if has_rules(g)]
+    own = {g.name: kept_all(protocol, answers, g) for g in ruled}
+    kept = {name: float(kept_X.mean()) for name, kept_X in own.items()}
     swap = {}
-    for group in protocol.groups:
+    for group in ruled:
         others = [
             float(kept_all(protocol, answers, group, other).mean())
-            for other in protocol.groups
+            for other in ruled
             if other is not group
         ]
-        swap[group.name] = by_group[group.name] - float(np.mean(others)) if others else float("nan")
-    return {
-        "by_group": by_group,
-        "worst": min(by_group.values()),
-        "swap": swap,
-        "ci": {
-            name: interval(protocol, kept[None].astype(float), first_mean, "adherence", name)
-            for name, kept in own.items()
-        },
+        swap[group.name] = kept[group.name] - float(np.mean(others)) if others else float("nan")
+    intervals = {
+        name: interval(protocol, kept_X[None].astype(float), first_mean, "adherence", name)
+        for name, kept_X in own.items()
     }
+    names = [g.name for g in protocol.groups]
+    return {
+        "by_group": {name: kept.get(name) for name in names},
+        "worst": min(kept.values(), default=None),
+        "swap": {name: swap.get(name) for name in names},
+        "ci": {name: intervals.get(name) for name in names},
+    }
+
+
+def adherence_record(protocol: Protocol, answers: Answers) -> dict[str, list[int] | None]:
+    """By group and question 1 where every style rule is kept, 0 where not; None without rules."""
+    return {
+        g.name: kept_all(protocol, answers, g).astype(int).tolist() if has_rules(g) else None
+        for g in protocol.groups
+    }
+
+
+def has_rules(group: Group) -> bool:
+    """Whether the pack checks anything of the group's style."""
+    return group.style != StyleRules()
 
 
 def kept_all(
     protocol: Protocol, answers: Answers, group: Group, rules_of: Group | None = None
 ) -> NDArray[np.bool_]:
-    """Which answers to `group` keep every rule of `rules_of` (its own if None), shape (X,)."""
+    """Which answers to `group` keep every rule of `rules_of` (its own if None), shape (X,): all
+    where there is no rule."""
     style = (rules_of or group).style
     pairs = zip(answers.texts[group.name], answers.judged[group.name], strict=True)
     return np.array([all(check_style(t, j.parsed_answer, style).values()) for t, j in pairs])
@@ -137,16 +155,12 @@ def kept_all(
 def compare_models(
     protocol: Protocol, before: dict[str, Any], after: dict[str, Any]
 ) -> dict[str, Any]:
-    """Paired differences after - before, with intervals over questions, and McNemar by group."""
+    """Paired differences after - before, with intervals over questions, and McNemar by group;
+    adherence None for a group without style rules."""
     names = [g.name for g in protocol.groups]
-    truth = [
-        np.array([m["per_question"]["correct"][g] for g in names], dtype=float)
-        for m in (before, after)
-    ]
-    style = [
-        np.array([m["per_question"]["adherence"][g] for g in names], dtype=float)
-        for m in (before, after)
-    ]
+    ruled = [g.name for g in protocol.groups if has_rules(g)]
+    truth = [_record(m, "correct", names) for m in (before, after)]
+    style = [_record(m, "adherence", ruled) for m in (before, after)]
     both = np.concatenate(truth)
     half = len(names)
     return {
@@ -157,9 +171,13 @@ def compare_models(
             protocol, both, lambda s: s[half:].min(0).mean(-1) - s[:half].min(0).mean(-1), "all"
         ),
         "truth_by_group": _by_group_difference(protocol, names, truth),
-        "adherence_by_group": _by_group_difference(protocol, names, style),
+        "adherence_by_group": dict.fromkeys(names) | _by_group_difference(protocol, ruled, style),
         "mcnemar_holm_p": dict(zip(names, mcnemar_holm(truth[0] > 0, truth[1] > 0), strict=True)),
     }
+
+
+def _record(model: dict[str, Any], what: str, groups: list[str]) -> NDArray[np.float64]:
+    return np.array([model["per_question"][what][g] for g in groups], dtype=float)
 
 
 def _by_group_difference(

@@ -155,6 +155,8 @@ def _model_rows(evaluation: Mapping[str, Any], group: str) -> Iterator[str]:
 
 def _with_interval(values: Mapping[str, Any], intervals: Mapping[str, Any], group: str) -> str:
     value, interval = values.get(group), intervals.get(group)
+    if value is None and group in values:
+        return "-"  # no style rules that it could keep
     if value is None:
         return "not known"
     if not interval or None in interval:
@@ -205,6 +207,7 @@ def _controls(evaluation: Mapping[str, Any], group: str) -> Iterator[str]:
 
 def _use(facts: CardFacts, group: str, provenance: Mapping[str, Any]) -> str:
     base = facts.base
+    source = base.name if base.on_hub else f"/path/to/{base.name}"
     revision = f', revision="{base.revision}"' if base.on_hub and base.revision else ""
     if base.on_hub:
         where = f"`{base.name}`" + (f" at revision `{base.revision}`" if base.revision else "")
@@ -216,7 +219,7 @@ def _use(facts: CardFacts, group: str, provenance: Mapping[str, Any]) -> str:
         "```python\n"
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base.name}"{revision}, dtype="auto")\n'
+        f'base = AutoModelForCausalLM.from_pretrained("{source}"{revision}, dtype="auto")\n'
         f'model = PeftModel.from_pretrained(base, "{group}")  # this folder\n'
         "```\n\n"
         "It was trained under the group's own prompt: give the profile as the system message "

@@ -8,12 +8,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
-
 from trialign_ray.checkpoint import write_atomically
 from trialign_ray.guard import guard_sentence, read_guard
+from trialign_ray.html_page import render_page
+from trialign_ray.markdown_text import markdown_table
 from trialign_ray.report_charts import charts
+from trialign_ray.report_controls import (
+    GAP_COLUMNS,
+    HOW_TO_READ_NO_PERSONA,
+    HOW_TO_READ_PREFERENCE,
+    USER_COLUMNS,
+    control_lines,
+    gap_rows,
+    how_to_read_gaps,
+    preference_columns,
+    preference_rows,
+    user_rows,
+)
 from trialign_ray.report_sections import (
     ESTIMATE_COLUMNS,
     HEAD_COLUMNS,
@@ -23,9 +34,10 @@ from trialign_ray.report_sections import (
     section_lines,
 )
 from trialign_ray.run_directory import RunDirectory, existing_run
-from trialign_ray.summary import Summary, read_evaluation, summarise
+from trialign_ray.summary import GroupLine, Summary, digits, read_evaluation, summarise
 
-_TEMPLATE = "report.html.j2"
+GROUP_COLUMNS = ("group", "truth before", "truth after", "style before", "style after")
+_TEMPLATE = Path(__file__).parent / "report.html.j2"
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -38,19 +50,13 @@ def write_report(run: RunDirectory) -> Path:
     heads = head_rows(truth_head, config.critic.truth_head)
     groups = [line.group for line in summary.lines]
     estimates = estimate_rows(_read_json(run.off_policy_file), evaluation, groups)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template(_TEMPLATE).render(
+    by_likelihood = config.evaluate.multiple_choice != "generate"
+    html = render_page(
+        _TEMPLATE,
         run_name=run.name,
         evaluation=evaluation,
         summary=summary,
         charts=charts(evaluation, summary, training, solution),
-        plotly_js=get_plotlyjs(),
         samples=_samples(evaluation),
         solution=solution,
         truth_head=truth_head,
@@ -59,13 +65,24 @@ def write_report(run: RunDirectory) -> Path:
         estimates=estimates,
         estimate_columns=ESTIMATE_COLUMNS,
         how_to_read=HOW_TO_READ,
+        gaps=gap_rows(evaluation),
+        gap_columns=GAP_COLUMNS,
+        how_to_read_gaps=how_to_read_gaps(by_likelihood),
+        users=user_rows(evaluation),
+        user_columns=USER_COLUMNS,
+        how_to_read_no_persona=HOW_TO_READ_NO_PERSONA,
+        liked=preference_rows(evaluation),
+        liked_columns=preference_columns(evaluation),
+        how_to_read_preference=HOW_TO_READ_PREFERENCE,
+        digits=digits,
         guard=guard,
         guard_sentence=guard_sentence,
         shared_adapter=bool(training) and len(training.get("losses", groups)) < len(groups),
         config_yaml=run.config_file.read_text(encoding="utf-8"),
         manifest=_read_json(run.manifest_file),
     )
-    text = markdown(evaluation, summary) + "\n".join(section_lines(heads, estimates, guard))
+    lines = [*control_lines(evaluation, by_likelihood), *section_lines(heads, estimates, guard)]
+    text = markdown(evaluation, summary) + "\n".join(lines)
     write_atomically(run.root / "report.md", text.encode())
     write_atomically(run.root / "report.html", html.encode())
     return run.root / "report.html"
@@ -79,16 +96,13 @@ def markdown(evaluation: dict[str, Any], summary: Summary) -> str:
         f"{summary.num_truth_questions} held-out questions with a known answer; seed "
         f"{evaluation['seed']}; algorithm {evaluation['algorithm']}.",
         "",
-        "| group | truth before | truth after | style before | style after |",
-        "| --- | --- | --- | --- | --- |",
+        *markdown_table(GROUP_COLUMNS, map(_group_cells, summary.lines)),
+        "",
+        *markdown_table(
+            ("all groups together", "before", "after"),
+            [(label, f"{a:.3f}", f"{b:.3f}") for label, a, b in summary.shared],
+        ),
     ]
-    for g in summary.lines:
-        lines.append(
-            f"| {g.group} | {g.truth_before:.3f} {_range(g.truth_before_ci)} | {g.truth_after:.3f} "
-            f"{_range(g.truth_after_ci)} | {g.style_before:.3f} | {g.style_after:.3f} |"
-        )
-    lines += ["", "| all groups together | before | after |", "| --- | --- | --- |"]
-    lines += [f"| {label} | {a:.3f} | {b:.3f} |" for label, a, b in summary.shared]
     difference = evaluation["aligned_minus_behaviour"]["worst_truth"]
     lines += [
         "",
@@ -97,6 +111,18 @@ def markdown(evaluation: dict[str, Any], summary: Summary) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _group_cells(line: GroupLine) -> tuple[str, ...]:
+    before = f"{line.truth_before:.3f} {_range(line.truth_before_ci)}"
+    after = f"{line.truth_after:.3f} {_range(line.truth_after_ci)}"
+    return (
+        line.group,
+        before,
+        after,
+        digits(line.style_before),
+        digits(line.style_after),
+    )
 
 
 def _range(interval: Any) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trialign_ray.guard import guard_sentence
-
-UNKNOWN = "–"
+from trialign_ray.markdown_text import markdown_table
+from trialign_ray.summary import UNKNOWN, digits
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def head_rows(report: dict[str, Any] | None, configured: str) -> list[HeadRow]:
             name,
             name == configured,
             _percent(heads[name]["accuracy"]),
-            _number(heads[name]["brier"]),
-            _number(heads[name]["ece"]),
+            digits(heads[name]["brier"]),
+            digits(heads[name]["ece"]),
         )
         for name in ranked
     ]
@@ -97,15 +97,15 @@ def estimate_rows(
         rows.append(
             EstimateRow(
                 group=group,
-                logged=_number(truth["behaviour"] and truth["behaviour"]["value"]),
+                logged=digits(truth["behaviour"] and truth["behaviour"]["value"]),
                 wis=_estimate(truth["wis"]),
                 dr=_estimate(truth["dr"]),
-                mean_weight=_number(truth["mean_weight"] and truth["mean_weight"]["value"]),
+                mean_weight=digits(truth["mean_weight"] and truth["mean_weight"]["value"]),
                 off=_excludes_one(truth["mean_weight"]),
                 ess=f"{truth['ess']:.1f}",
                 refused=_refusal(truth, estimates),
                 fqe=_estimate(truth["fqe"]),
-                measured=_number(measured[group]),
+                measured=digits(measured[group]),
             )
         )
     return rows
@@ -134,24 +134,24 @@ def section_lines(
     if guard:
         lines += ["## Guard on validation questions", "", guard_sentence(guard), ""]
     if heads:
-        lines += ["## Truth heads, questions with hidden gold", "", *_table(HEAD_COLUMNS)]
-        for h in heads:
-            name = f"**{h.name}** (configured)" if h.configured else h.name
-            lines.append(f"| {name} | {h.accuracy} | {h.brier} | {h.ece} |")
-        lines.append("")
+        lines += ["## Truth heads, questions with hidden gold", ""]
+        lines += [*markdown_table(HEAD_COLUMNS, map(_head_cells, heads)), ""]
     if estimates:
-        lines += ["## Truth of the adapters, estimated from the log", "", *_table(ESTIMATE_COLUMNS)]
-        for e in estimates:
-            weight = f"**{e.mean_weight}**" if e.off else e.mean_weight
-            middle = e.refused + " |" * 3 if e.refused else f"{e.wis} | {e.dr} | {weight} |"
-            ess = "" if e.refused else e.ess
-            lines.append(f"| {e.group} | {e.logged} | {middle} {ess} | {e.fqe} | {e.measured} |")
+        lines += ["## Truth of the adapters, estimated from the log", ""]
+        lines += markdown_table(ESTIMATE_COLUMNS, map(_estimate_cells, estimates))
         lines += ["", HOW_TO_READ, ""]
     return lines
 
 
-def _table(columns: Sequence[str]) -> list[str]:
-    return [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+def _head_cells(head: HeadRow) -> tuple[str, ...]:
+    name = f"**{head.name}** (configured)" if head.configured else head.name
+    return name, head.accuracy, head.brier, head.ece
+
+
+def _estimate_cells(row: EstimateRow) -> tuple[str, ...]:
+    weight = f"**{row.mean_weight}**" if row.off else row.mean_weight
+    found = (row.refused, "", "", "") if row.refused else (row.wis, row.dr, weight, row.ess)
+    return row.group, row.logged, *found, row.fqe, row.measured
 
 
 def _estimate(estimate: dict[str, Any] | None) -> str:
@@ -159,12 +159,8 @@ def _estimate(estimate: dict[str, Any] | None) -> str:
         return UNKNOWN
     low, high = estimate["ci"]
     if low is None:
-        return _number(estimate["value"])
+        return digits(estimate["value"])
     return f"{estimate['value']:.3f} [{low:.2f}, {high:.2f}]"
-
-
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

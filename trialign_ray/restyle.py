@@ -10,6 +10,7 @@ from envs.types import Judgement, PromptMode
 from trialign_ray.actors.workers import Workers
 from trialign_ray.candidates import NO_ANSWERS, restate
 from trialign_ray.evaluate import answer_questions
+from trialign_ray.letter_answers import shown_options
 from trialign_ray.metrics import Answers, Protocol
 
 
@@ -52,7 +53,7 @@ def restyled(protocol: Protocol, own: Answers, answers: Sequence[str]) -> Answer
     """
     texts = {
         group: [
-            restate(text, judged.parsed_answer, answer)
+            restate(text, judged.parsed_answer, answer, shown_options(question.text))
             if question.has_truth and answer not in NO_ANSWERS
             else text
             for question, text, judged, answer in zip(

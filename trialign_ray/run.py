@@ -26,6 +26,7 @@ from trialign_ray.tiny_lm import fit_on_dialogues
 
 if TYPE_CHECKING:
     from trialign_ray.metrics import Protocol
+    from trialign_ray.training import AdapterStage
 
 logger = logging.getLogger(__name__)
 
@@ -181,48 +182,50 @@ class Recipe:
                 write_json(self.run_dir.root / "dataset" / "preferences.json", reports)
             write_scores(scores, self.run_dir.scores_file, content_hash(rows))
 
-    def solve(self) -> None:
-        """Stages 3b and 4, in the critic-learner: truth heads, where the algorithm believes one,
-        and the targets."""
+    def fit_critic(self) -> None:
+        """Stage 3b, in the critic-learner: truth heads, where the algorithm believes one."""
         from trialign_ray.critic_report import truth_head_report
 
-        if self.run_dir.solution_file.is_file():
+        if self.run_dir.critic_report.is_file() or not self.assembly.algorithm.central:
             return
         workers = self.workers
-        if self.assembly.algorithm.central:
-            with self.progress.stage("critic"):
-                self.progress.metrics(workers.on_critic("fit"), 0)
-                report = truth_head_report(self.run_dir, self.setting, self.config)
-                write_json(self.run_dir.critic_report, report)
+        with self.progress.stage("critic"):
+            self.progress.metrics(workers.on_critic("fit"), 0)
+            report = truth_head_report(self.run_dir, self.setting, self.config)
+            write_json(self.run_dir.critic_report, report)
+
+    def solve(self) -> None:
+        """Stage 4, in the critic-learner: the targets, after the critic that they are made from."""
+        if self.run_dir.solution_file.is_file():
+            return
+        self.fit_critic()
+        workers = self.workers
         with self.progress.stage("targets"):
             solution = workers.on_critic("solve")
-            for objective, values in solution["utility"].items():
-                for group, value in values.items():
-                    credit = solution["credit"][objective][group]
-                    self.progress.metrics(
-                        {
-                            f"targets/utility_{objective}": value,
-                            f"targets/credit_{objective}": credit,
-                        },
-                        0,
-                        group=group,
-                    )
+            for kind in ("utility", "credit"):
+                for objective, by_group in solution[kind].items():
+                    for group, value in by_group.items():
+                        metric = {f"targets/{kind}_{objective}": value}
+                        self.progress.metrics(metric, 0, group=group)
 
     def clone(self) -> None:
         """Stage 5: every group's actor trains its own adapter."""
+        if not self.run_dir.training_file.is_file():
+            self.adapter_stage().run()
+
+    def adapter_stage(self) -> "AdapterStage":
+        """Stage 5 as the driver sees it, nothing trained."""
         from trialign_ray.training import AdapterStage
 
-        if self.run_dir.training_file.is_file():
-            return
         trainees = self.assembly.trainees
-        AdapterStage(
+        return AdapterStage(
             config=self.config.clone,
             run_dir=self.run_dir,
             workers=self.workers,
             trainees=trainees,
             common=self.assembly.common_adapter(trainees[0]),
             progress=self.progress,
-        ).run()
+        )
 
     def off_policy(self) -> None:
         """Stage 6, first half: what the log and the validation questions say of the adapters."""

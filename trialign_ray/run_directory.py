@@ -10,9 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from trialign_ray.checkpoint import write_atomically, write_json
-from trialign_ray.config import Config, parse_config, to_yaml
+from trialign_ray.checkpoint import write_json
+from trialign_ray.config import Config, parse_config
 from trialign_ray.errors import ConfigError
+from trialign_ray.resuming import (
+    CONFIG_NAME,
+    is_used,
+    require_free,
+    require_same_settings,
+    start_folder,
+)
 
 _PACKAGES = ("ray", "torch", "transformers", "peft", "pyarrow", "numpy", "scipy")
 
@@ -29,7 +36,7 @@ class RunDirectory:
 
     @property
     def config_file(self) -> Path:
-        return self.root / "config.yaml"
+        return self.root / CONFIG_NAME
 
     @property
     def manifest_file(self) -> Path:
@@ -104,30 +111,18 @@ def open_run(root: Path, config: Config, resume: bool) -> RunDirectory:
     another configuration. Nothing is overwritten.
     """
     run = RunDirectory(root.expanduser().resolve())
-    if run.root.exists() and (not run.root.is_dir() or _is_used(run.root)):
-        if not resume:
+    require_free(run.root, resume)
+    if is_used(run.root):
+        if not run.config_file.is_file():
             raise ConfigError(
-                f"run directory {run.root} exists and is not empty; continue it with --resume, or "
-                "choose another with --run-dir"
+                f"{run.root} holds no {CONFIG_NAME}, so it is no run to resume; choose another "
+                "--run-dir"
             )
-        if run.config_file.is_file():
-            _require_same_config(run, config)
-            return run
-        raise ConfigError(
-            f"{run.root} holds no config.yaml, so it is no run to resume; choose another --run-dir"
-        )
-    try:
-        run.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(run.config_file, to_yaml(config).encode())
-    except OSError as error:
-        raise ConfigError(f"run directory {run.root} cannot be written: {error}") from error
+        _require_same_config(run, config)
+        return run
+    start_folder(run.root, config)
     write_json(run.manifest_file, _manifest(config))
     return run
-
-
-def _is_used(folder: Path) -> bool:
-    """Whether anything is there but what a killed process was about to write."""
-    return any(not p.name.endswith(".tmp") for p in folder.iterdir())
 
 
 def existing_run(root: Path) -> tuple[RunDirectory, Config]:
@@ -143,26 +138,8 @@ def existing_run(root: Path) -> tuple[RunDirectory, Config]:
 
 
 def _require_same_config(run: RunDirectory, config: Config) -> None:
-    _, before = existing_run(run.root)
-    old, new = _flat(before.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
-    changed = [k for k in new if old[k] != new[k] and not k.startswith("resources.")]
-    if changed:
-        key = changed[0]
-        raise ConfigError(
-            f"{run.root} was started with {key}={old[key]!r}, now it is {new[key]!r}"
-            + (f" ({len(changed) - 1} more keys differ)" if len(changed) > 1 else "")
-            + "; resume with the same configuration, or choose another --run-dir"
-        )
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    before = existing_run(run.root)[1].model_dump(mode="json")
+    require_same_settings(run.root, before, config.model_dump(mode="json"), ("resources.",))
 
 
 def _manifest(config: Config) -> dict:

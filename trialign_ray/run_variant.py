@@ -125,6 +125,12 @@ def _realised(result: dict[str, Any]) -> Realised:
     return Realised(
         truth={s: m["truth"]["by_group"] for s, m in splits.items()},
         personalization={s: m["personalization"] for s, m in splits.items()},
-        adherence={s: next(iter(m["adherence"].values()))["by_group"] for s, m in splits.items()},
+        adherence={s: _adherence(m) for s, m in splits.items()},
         wall_s=result["wall_s"],
     )
+
+
+def _adherence(metrics: dict[str, Any]) -> dict[str, float]:
+    """Of the groups that have style rules."""
+    by_group = next(iter(metrics["adherence"].values()))["by_group"]
+    return {group: kept for group, kept in by_group.items() if kept is not None}

@@ -44,6 +44,18 @@ def vllm_program() -> list[str]:
     return [found, "serve"]
 
 
+def serves_on_cpu() -> bool:
+    """Whether the vLLM that is installed here has no GPU to run on. False if there is none: its
+    command then goes to another machine."""
+    try:
+        vllm_program()
+    except ConfigError:
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
+
+
 def serve(
     command: Sequence[str],
     host: str,
@@ -61,26 +73,34 @@ def serve(
     """
     program = program or vllm_program()
     require_free(host, port)
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    url = local_url(host, port)
     with _child([*program, *command[2:]]) as (child, told):
         if _wait_until_healthy(child, url, timeout_s, told):
             ready(url)
-        code = child.wait()
+        code = _ended(child, told)
     if code and not told:
         raise WorkerError(f"vllm ended with exit code {code} while it served; see what it printed")
     return 0
 
 
+def local_url(host: str, port: int) -> str:
+    """Where this machine reaches a server that listens at `host`, an address of version 6 in
+    brackets; a server that listens at all addresses is reached at its own."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def require_free(host: str, port: int) -> None:
     """Raises: ConfigError if nobody could listen there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"{host}:{port} cannot be listened at ({error}); choose another --port or --host"
-            ) from error
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened at ({error}); choose another --port or --host"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -106,6 +126,19 @@ def _child(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[bytes]", 
         _end(child)
 
 
+def _ended(child: "subprocess.Popen[bytes]", told: Sequence[int]) -> int | None:
+    """The exit code when the server ends; None if it was told to and did not within `GRACE_S`."""
+    told_at = None
+    while child.poll() is None:
+        if told and told_at is None:
+            told_at = time.monotonic()
+        if told_at is not None and time.monotonic() > told_at + GRACE_S:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(POLL_S)
+    return child.returncode
+
+
 def _end(child: "subprocess.Popen[bytes]") -> None:
     if child.poll() is None:
         child.terminate()
@@ -119,13 +152,13 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 def _wait_until_healthy(
     child: "subprocess.Popen[bytes]", url: str, timeout_s: float, told: Sequence[int]
 ) -> bool:
-    """Whether the server answers; False if it ended because it was told to."""
+    """Whether the server answers; False if it was told to end."""
     deadline = time.monotonic() + timeout_s
     while not _healthy(url):
         code = child.poll()
+        if told:
+            return False
         if code is not None:
-            if told:
-                return False
             raise WorkerError(
                 f"vllm ended with exit code {code} before it answered; what it printed says why "
                 "(too little memory: a lower model.max_length; a LoRA that it cannot load: "

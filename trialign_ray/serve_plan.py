@@ -103,8 +103,14 @@ def vllm_rank(ranks: dict[str, int]) -> int:
     )
 
 
-def vllm_command(plan: ServePlan, host: str = "127.0.0.1", port: int = 8000) -> list[str]:
-    """The arguments of `vllm serve`, the program's name first."""
+def vllm_command(
+    plan: ServePlan, host: str = "127.0.0.1", port: int = 8000, on_cpu: bool = False
+) -> list[str]:
+    """The arguments of `vllm serve`, the program's name first.
+
+    Args: on_cpu: prompts are then not split, because a seeded request whose prompt was split ends
+    vLLM's engine for CPUs.
+    """
     base = plan.base
     command = ["vllm", "serve", base.name if base.on_hub else str(base.folder)]
     command += ["--host", host, "--port", str(port), "--served-model-name", base.name]
@@ -119,6 +125,8 @@ def vllm_command(plan: ServePlan, host: str = "127.0.0.1", port: int = 8000) -> 
         command += ["--default-chat-template-kwargs", json.dumps(plan.template_arguments)]
     if plan.trust_remote_code:
         command += ["--trust-remote-code"]
+    if on_cpu:
+        command += ["--no-enable-chunked-prefill"]
     command += ["--enable-lora", "--max-lora-rank", str(plan.max_lora_rank)]
     command += ["--max-loras", str(_num_places(plan))]
     return [*command, "--lora-modules", *map(_lora_module, plan.adapters.items())]

@@ -7,6 +7,7 @@ from typing import Any
 from trialign_ray.progress import read_metrics
 from trialign_ray.run_directory import RunDirectory
 
+UNKNOWN = "–"
 LEARNED_STYLE = 0.5
 """Adherence below which a group's style counts as never learned."""
 ADHERENCE_MARGIN = 0.02
@@ -15,19 +16,23 @@ ADHERENCE_MARGIN = 0.02
 
 @dataclass(frozen=True)
 class GroupLine:
-    """One group before (behaviour model) and after (aligned): truth with intervals, adherence."""
+    """One group before (behaviour model) and after (aligned): truth with intervals, adherence (None
+    for a group without style rules)."""
 
     group: str
     truth_before: float
     truth_before_ci: tuple[float, float]
     truth_after: float
     truth_after_ci: tuple[float, float]
-    style_before: float
-    style_after: float
+    style_before: float | None
+    style_after: float | None
 
     @property
     def style_kept(self) -> str:
-        """ "yes" or "no"; "had none" where the personalized model had not learned the style."""
+        """ "yes" or "no"; "had none" where the personalized model had not learned the style, "no
+        rules" where the group has no style that could be checked."""
+        if self.style_before is None or self.style_after is None:
+            return "no rules"
         if self.style_before < LEARNED_STYLE:
             return "had none"
         kept = self.style_after >= self.style_before - ADHERENCE_MARGIN
@@ -87,6 +92,11 @@ def summarise(evaluation: dict[str, Any], run: RunDirectory) -> Summary:
         num_truth_questions=len(after["per_question"]["question_ids"]),
         seconds_by_stage=_seconds(run),
     )
+
+
+def digits(value: float | None) -> str:
+    """A share as text; a dash where there is nothing to know."""
+    return UNKNOWN if value is None else f"{value:.3f}"
 
 
 def _number(value: float | None) -> float:

@@ -88,7 +88,7 @@ def _recommended(kept: list[int], values_N3: Floats) -> tuple[Recommendation, ..
     """One point per preference, of those that keep what every group had."""
     preferences = (
         ("most truth", "highest worst-group truth", _most_truth),
-        ("knee", "from here on more truth costs the most personalization", _knee),
+        ("knee", "from here on more truth costs the most personalization", knee),
         ("same facts", "least inconsistency, worst-group truth within 2 points of the best", _same),
     )
     return tuple(
@@ -112,15 +112,16 @@ def _best(values_N3: Floats, order: tuple[int, ...]) -> int:
     return ranked.index(max(ranked))
 
 
-def _knee(values_N3: Floats) -> int:
+def knee(values_N3: Floats) -> int:
     """The point of the 2-D front that is farthest from the chord between its ends, each objective
     scaled to [0, 1] on the front (Das 1999, "On characterizing the 'knee' of the Pareto curve based
     on normal-boundary intersection", doi 10.1007/BF01195985); the chord is t + p = 1."""
     front = _front(values_N3[:, :2])
-    return front[int(_scaled(values_N3[front, :2]).sum(1).argmax())]
+    return front[int(scaled(values_N3[front, :2]).sum(1).argmax())]
 
 
-def _scaled(values_NM: Floats) -> Floats:
+def scaled(values_NM: Floats) -> Floats:
+    """Each objective from 0 (the worst of these points) to 1 (the best)."""
     span_M = np.ptp(values_NM, axis=0)
     return (values_NM - values_NM.min(0)) / np.where(span_M > 0, span_M, 1.0)
 
@@ -138,7 +139,7 @@ def chosen_to_train(points: Sequence[Point], frontier: Frontier, count: int) -> 
             f"{count} points to train, of {len(solved)} that have a solution; expected 1 to "
             f"{len(solved)}"
         )
-    scaled_N3 = _scaled(objectives([points[i].promise for i in solved]))
+    scaled_N3 = scaled(objectives([points[i].promise for i in solved]))
     first = frontier.recommended[0].index
     chosen = [solved.index(frontier.line[0] if first is None else first)]
     for among, until in (
@@ -146,11 +147,13 @@ def chosen_to_train(points: Sequence[Point], frontier: Frontier, count: int) -> 
         (frontier.pareto, count - count // 3),
         (tuple(solved), count),
     ):
-        chosen = _farthest(scaled_N3, [solved.index(i) for i in among], chosen, until)
+        chosen = farthest_first(scaled_N3, [solved.index(i) for i in among], chosen, until)
     return [solved[n] for n in chosen]
 
 
-def _farthest(values_NM: Floats, allowed: list[int], chosen: list[int], count: int) -> list[int]:
+def farthest_first(
+    values_NM: Floats, allowed: list[int], chosen: list[int], count: int
+) -> list[int]:
     """`chosen` and the allowed places farthest from all chosen before, up to `count` in all."""
     chosen = list(chosen)
     while len(chosen) < count:

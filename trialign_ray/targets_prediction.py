@@ -18,7 +18,7 @@ from trialign_ray.central.problem import Problem, checked_problem
 from trialign_ray.config import Config
 from trialign_ray.critic import candidate_tensors
 from trialign_ray.errors import ConfigError, ConvergenceError, DataError
-from trialign_ray.fitted_critic import fit_critic
+from trialign_ray.fitted_critic import FittedCritic, fit_critic
 from trialign_ray.ops.inconsistency import penalty_by_name
 from trialign_ray.run_directory import RunDirectory, existing_run
 from trialign_ray.setting import build_setting
@@ -123,22 +123,36 @@ def known_means(q_GXK: Tensor, value_GXK: Tensor, groups: tuple[str, ...]) -> di
 
 def read_swept_log(root: Path) -> SweptLog:
     """The log of a scored run, with its truth head fitted. Raises: ConfigError, DataError."""
-    run, config = existing_run(root)
+    return swept_log(read_critic(root), root)
+
+
+def read_critic(root: Path, config: Config | None = None) -> FittedCritic:
+    """The critic of a scored run; its truth head is fitted when it is first asked.
+
+    Args: config: in place of the run's own, with the same log. Raises: ConfigError, DataError.
+    """
+    run, own = existing_run(root)
     _require_scores(run)
-    critic = fit_critic(Assembly(config, build_setting(config), run, local=True).critic_spec())
+    config = config or own
+    setting = build_setting(config.judged_by_rules, run.root)  # its answers are scored already
+    return fit_critic(Assembly(config, setting, run, local=True).critic_spec())
+
+
+def swept_log(critic: FittedCritic, root: Path) -> SweptLog:
+    """What a critic makes of the log in `root`. Raises: DataError if nothing is known of it."""
     method = algorithm_by_name(METHOD)
     known = candidate_tensors(critic.candidates_for(method), critic.groups, critic.estimate, 0.0)
     found = (("truth", known.truth_GXK), ("personalization", known.personalization_GXK))
     for what, value_GXK in found:
         if bool(value_GXK.isnan().all()):
             raise DataError(
-                f"{run.root}: nobody knows the {what} of any answer in the log, so there is no "
+                f"{root}: nobody knows the {what} of any answer in the log, so there is no "
                 "trade-off to show; verify some answers (collect.label_fraction), choose another "
                 "critic.truth_head, or collect with a preference scorer"
             )
     return SweptLog(
         groups=critic.groups,
-        config=config,
+        config=critic.config,
         problem=critic.problem_for(method),
         truth_GXK=known.truth_GXK.double(),
         personalization_GXK=known.personalization_GXK.double(),

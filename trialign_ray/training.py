@@ -40,11 +40,21 @@ class AdapterStage:
         """Trains and exports what is not exported yet. Raises: TrialignError."""
         if self.run_dir.training_file.is_file():
             return
-        if self.common is not None and not Path(self.common.record_file).is_file():
-            self._train_common(self.common)
+        self._train_common()
         self._train_own()
 
-    def _train_common(self, common: CommonAdapterSpec) -> None:
+    def advance_to(self, step: int) -> None:
+        """Trains the groups' own adapters to `step` of all updates, where a checkpoint is written;
+        nothing is exported. Going on from there gives what `run` gives at once."""
+        self._train_common()
+        with self.progress.stage("clone", self.config.steps):
+            self._advance("clone", self.trainees, coordinate=True, until=step)
+            self.workers.on_groups("save", dict.fromkeys(self.trainees, ()))
+
+    def _train_common(self) -> None:
+        common = self.common
+        if common is None or Path(common.record_file).is_file():
+            return
         lead = self.trainees[0]
         with self.progress.stage("clone_common", self.config.steps):
             states = self._advance("clone_common", (lead,), coordinate=False)
@@ -63,17 +73,20 @@ class AdapterStage:
             }
             write_json(self.run_dir.training_file, record)
 
-    def _advance(self, verb: str, members: Sequence[str], coordinate: bool) -> dict[str, Any]:
-        """Trains to the last update, wherever each agent stands; their states by group."""
+    def _advance(
+        self, verb: str, members: Sequence[str], coordinate: bool, until: int | None = None
+    ) -> dict[str, Any]:
+        """Trains to the last update, or to `until`, wherever each agent stands; states by group."""
         states = self.workers.on_groups(verb, dict.fromkeys(members, (0,)))
         done = min(s.step for s in states.values())
         seen = {g: s.step for g, s in states.items()}
         every = self.config.coordinate_every if coordinate else 0
         self._begin_round(done, every)
-        for until in stops(done, self.config.steps, self.config.checkpoint_every, every):
-            states = self.workers.on_groups(verb, dict.fromkeys(members, (until,)))
-            self._show(verb, states, seen, until)
-            self._begin_round(until, every)
+        last = self.config.steps if until is None else until
+        for step in stops(done, last, self.config.checkpoint_every, every):
+            states = self.workers.on_groups(verb, dict.fromkeys(members, (step,)))
+            self._show(verb, states, seen, step)
+            self._begin_round(step, every)
         return states
 
     def _begin_round(self, step: int, every: int) -> None:
@@ -112,7 +125,7 @@ class AdapterStage:
 
 
 def stops(done: int, steps: int, chunk: int, every: int) -> list[int]:
-    """Updates at which the driver looks, ascending, the last one included: every `chunk` from
-    `done` on, and wherever a round ends (`every` updates; 0: there is one round)."""
+    """Updates at which the driver looks, ascending, the last one, `steps`, included: every `chunk`
+    from `done` on, and wherever a round ends (`every` updates; 0: there is one round)."""
     ends = range((done // every + 1) * every, steps, every) if every else ()
     return sorted({*range(done + chunk, steps, chunk), *ends, steps})

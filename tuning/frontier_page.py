@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
+from trialign_ray.chart_style import GREY, INK, RUST, TEAL, figures_json, styled
+from trialign_ray.html_page import render_page
 from trialign_ray.targets_sweep import Point
 from tuning.frontier_grid import setting_name
 from tuning.frontier_tables import figures_of, flags, line_rows, worst_of
@@ -15,8 +15,7 @@ from tuning.frontier_tables import figures_of, flags, line_rows, worst_of
 if TYPE_CHECKING:
     from tuning.frontier import FrontierSummary
 
-INK, LINE, OWN, LOG = "#1d2733", "#1d2733", "#b0455f", "#8a94a6"
-TRUTH, LIKING = "#1f7a8c", "#c2703d"
+LINE, OWN, LOG, TRUTH, LIKING = INK, "#b0455f", GREY, TEAL, RUST
 SYMBOLS = {
     "log_nash": "circle",
     "power_mean": "diamond",
@@ -26,23 +25,17 @@ SYMBOLS = {
     "maximin": "cross",
     "generalized_gini": "pentagon",
 }
-_TEMPLATE = "frontier.html.j2"
+_TEMPLATE = Path(__file__).parent / "frontier.html.j2"
 
 
 def frontier_page(summary: "FrontierSummary") -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     charts = {"tradeoff": tradeoff_chart(summary), "inconsistency": inconsistency_chart(summary)}
     done = [t for t in summary.trained if not t.realised.failure]
     if done:
         charts["realised"] = realised_chart(summary)
-    return environment.get_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         run_name=summary.folder.parent.name,
         summary=summary,
         recommended=[
@@ -53,8 +46,7 @@ def frontier_page(summary: "FrontierSummary") -> str:
         failed=[(setting_name(p.settings), p.failure) for p in summary.failed],
         broken=summary.broken,
         num_trained=len(done),
-        charts={name: figure.to_json() or "" for name, figure in charts.items()},
-        plotly_js=get_plotlyjs(),
+        charts=figures_json(charts),
     )
 
 
@@ -223,16 +215,11 @@ def _add_pairs(
     )
 
 
-def _styled(figure: go.Figure, height: int) -> go.Figure:
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
+def _styled(figure: go.Figure, height_px: int) -> go.Figure:
+    """In the style of all pages, with the legend below: it is long."""
+    return styled(
+        figure,
+        height_px,
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": -0.14, "yanchor": "top", "x": 0},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
     )
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
-    return figure

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from envs.errors import DataError
+from envs.errors import WorkerError
 from envs.judge_prompt import GarbledReply, judge_messages, new_nonce, parse_verdict
 from envs.verdict_cache import VerdictCache
 from tests.envs.judge_server import (
@@ -133,7 +133,7 @@ def test_more_than_a_twentieth_of_failures_is_an_error_and_keeps_what_came(tmp_p
     texts = [f"good {i}" for i in range(9)] + ["bad 1"]
     with serve(reply) as at:
         judge = make_judge(at.url, tmp_path, concurrency=1)
-        with pytest.raises(DataError, match="2 of 20 verdicts failed, more than 5%"):
+        with pytest.raises(WorkerError, match="2 of 20 verdicts failed, more than 5%"):
             judge.prepare(items_of(texts))
         cache = VerdictCache(tmp_path / "cache.sqlite")
         assert len(cache) == 18

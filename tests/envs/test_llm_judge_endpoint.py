@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from envs.errors import ConfigError, DataError
+from envs.endpoint_url import checked_url
+from envs.errors import ConfigError, WorkerError
 from tests.envs.judge_server import KEY, QUESTION, Reply, endpoint_at, items_of, make_judge, serve
 
 
@@ -33,7 +34,7 @@ def test_a_busy_endpoint_is_asked_again_when_it_says(tmp_path, status):
 def test_a_slow_endpoint_is_given_up_with_what_to_do(tmp_path):
     with serve(lambda *_: Reply(wait_s=1.0)) as at:
         judge = make_judge(at.url, tmp_path, timeout_s=0.1, max_retries=0)
-        with pytest.raises(DataError, match=r"Timeout.*see to the endpoint"):
+        with pytest.raises(WorkerError, match=r"Timeout.*see to the endpoint"):
             judge.prepare(items_of("abc"))
 
 
@@ -42,7 +43,7 @@ def test_an_endpoint_that_dies_ends_the_run_soon(tmp_path):
         judge = make_judge(at.url, tmp_path, max_retries=0)
         judge.prepare(items_of("a"))
     started = time.monotonic()
-    with pytest.raises(DataError, match="Connection"):
+    with pytest.raises(WorkerError, match="Connection"):
         judge.prepare(items_of(map(str, range(50))))
     assert time.monotonic() - started < 5
     assert judge.score("g", QUESTION, "a", "a") == 0.5
@@ -51,7 +52,7 @@ def test_an_endpoint_that_dies_ends_the_run_soon(tmp_path):
 def test_a_reply_that_is_no_completion_is_no_reward(tmp_path):
     with serve(lambda *_: Reply(raw=b'{"score": 5}')) as at:
         judge = make_judge(at.url, tmp_path)
-        with pytest.raises(DataError, match="verdicts failed"):
+        with pytest.raises(WorkerError, match="verdicts failed"):
             judge.score("g", QUESTION, "a", "a")
 
 
@@ -72,7 +73,7 @@ def test_an_endpoint_that_is_down_is_named_within_seconds():
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
     started = time.monotonic()
-    with pytest.raises(ConfigError, match=url):
+    with pytest.raises(WorkerError, match=url):
         endpoint_at(url, max_retries=5).check()
     assert time.monotonic() - started < 3
 
@@ -91,11 +92,29 @@ def test_a_key_is_needed_elsewhere_but_not_here(monkeypatch):
     endpoint_at("http://localhost:1/v1")
 
 
-@pytest.mark.parametrize("url", ["judge.example/v1", "ftp://judge", "http://me:pw@judge/v1", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "judge.example/v1",
+        "ftp://judge",
+        "http:///v1",
+        "http://judge:port/v1",
+        "http://[::1/v1",
+        "http://me:pw@judge/v1",
+        "http://me:pw@ss@judge/v1",
+        "http://me:pw/@judge/v1",
+        "",
+    ],
+)
 def test_an_odd_url_is_refused_without_its_password(url):
     with pytest.raises(ConfigError, match="expected http") as caught:
         endpoint_at(url)
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000/v1", "https://judge.example/v1/@me"])
+def test_an_address_of_version_6_and_an_at_in_the_path_are_urls(url):
+    assert checked_url(url, "engine.url", "KEY") == url
 
 
 def test_the_key_goes_to_the_endpoint_and_nowhere_else(tmp_path, caplog):

@@ -11,6 +11,7 @@ from trialign_ray.ops.statistics import (
     cochran_q,
     gap_null,
     group_gap,
+    holm,
     mcnemar_holm,
 )
 
@@ -85,3 +86,9 @@ def test_tests_of_change():
     after[0] = True  # ten gains, none lost: exact McNemar 2 * .5^10, times 2 by Holm
     assert mcnemar_holm(before, after) == pytest.approx([2 * 2 * 0.5**10, 1.0])
     assert cochran_q(after) < 0.01 and cochran_q(before) == 1.0
+
+
+def test_holm_takes_the_smallest_times_all_and_never_falls():
+    # sorted .01 .02 .04: times 3, 2, 1 are .03 .04 .04; in the order given
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []

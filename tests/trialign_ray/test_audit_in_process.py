@@ -82,6 +82,33 @@ def test_a_runs_adapters_answer_as_they_did_in_its_evaluation(run, tmp_path):
     assert set(result["subject"]["adapter_sha256"]) == set(GROUPS)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("behaviour.base=/my/model", "--run audits the one that the run has"),
+        ("behaviour.model=/my/model", "--model FOLDER"),
+        ("behaviour={base: x}", "--run audits the one that the run has"),
+        ("engine.url=http://localhost:8000/v1", "give the endpoint as --url"),
+        ("engine.kind=server", "give the endpoint as --url"),
+    ],
+)
+def test_another_model_is_not_silently_left_out_with_a_run(run, tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        audited(tmp_path / "out", run=run.root, sets=(*QUICK, override))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_is_not_resumed_in_batches_of_another_size(run, tmp_path):
+    """They round differently: some answers could be others than those of one sitting."""
+    options = {"run": run.root, "controls": 1, "run_dir": tmp_path / "out"}
+    audited(tmp_path / "out", **options)
+    again = AuditRequest(**options, sets=(*QUICK, "collect.batch_size=3"))
+    with pytest.raises(ConfigError, match=r"started with collect\.batch_size=256, now it is 3"):
+        launch_audit(again, False, True, Console())
+    patient = AuditRequest(**options, sets=(*QUICK, "resources.timeout_s=9"))
+    launch_audit(patient, False, True, Console())
+
+
 def test_a_damaged_adapter_is_refused_before_anything_is_written(run, tmp_path):
     broken = copied(run, tmp_path / "run")
     file = broken.adapter_dir(GROUPS[0]) / "adapter_model.safetensors"

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from envs.questions.choices import lettered
+from envs.types import Question
+from envs.verifiers import parse_answer
 from tests.trialign_ray.planted_worlds import view
 from trialign_ray.candidates import (
     Candidate,
@@ -12,6 +15,7 @@ from trialign_ray.candidates import (
     restate,
 )
 from trialign_ray.critic import candidate_tensors, objective_values, weighted_values
+from trialign_ray.letter_answers import shown_options
 from trialign_ray.truth_heads import TruthEstimate
 
 GROUPS = ("good", "bad", "worse")
@@ -62,6 +66,61 @@ def test_second_thoughts_become_candidates_of_the_first_answer():
 )
 def test_an_answer_is_restated_as_a_whole_word_in_its_own_place(text, said, answer, restated):
     assert restate(text, said, answer) == restated
+
+
+OPTIONS = ("Oslo", "Paris", "Rome", "A town")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "answer", "restated"),
+    [
+        ("The answer is B.", "Paris", "Rome", "The answer is C."),
+        ("B", "Paris", "Oslo", "A"),
+        ("b) I think", "Paris", "Rome", "c) I think"),
+        ("B) Paris, of course.", "Paris", "Rome", "C) Rome, of course."),
+        ("B. As I said, (B).", "Paris", "Rome", "C. As I said, (C)."),
+        (
+            "A is a good guess; the answer is A",
+            "Oslo",
+            "Rome",
+            "C is a good guess; the answer is C",
+        ),
+        ("A. A man knows.", "Oslo", "Rome", "C. A man knows."),
+        ("I say it is Paris. A man knows.", "Paris", "Rome", "I say it is Rome. A man knows."),
+        ("Oslo. A man knows.", "Oslo", "Rome", "Rome. A man knows."),
+        ("Hi! The answer is D, dear.", "A town", "Oslo", "Hi! The answer is A, dear."),
+        ("The answer is B.", "Paris", "Berlin", "Berlin"),
+        ("No letter at all.", "Paris", "Rome", "Rome"),
+    ],
+)
+def test_an_option_named_by_its_letter_is_restated_by_the_others_letter(
+    text, said, answer, restated
+):
+    assert restate(text, said, answer, OPTIONS) == restated
+    if answer in OPTIONS:
+        asked = Question("q", "", choices=OPTIONS, verifier="multiple_choice")
+        assert parse_answer(restated, asked) == answer
+
+
+def test_options_are_read_from_the_prompt_the_last_list_of_several():
+    question = lettered("Where?", ["Oslo", "Paris (France)"])
+    asked = f"<user>{lettered('Who?', ['Ann', 'Bo', 'Cy'])}<assistant>B<user>{question}<assistant>"
+    assert shown_options(asked) == ("Oslo", "Paris (France)")
+    assert shown_options("What is the capital of France?") == ()
+    assert shown_options("C) is the third") == ()
+
+
+def test_a_peers_option_is_lent_with_its_letter():
+    prompt = f"<user>{lettered('Which?', ['Paris', 'Rome'])}<assistant>"
+    said = {
+        "prompt_text": [prompt] * 2,
+        "action_text": ["I go for B.", "Option A!"],
+        "parsed_answer": ["Rome", "Paris"],
+    }
+    (joined,) = join_questions([row("q#0", 0, ("Rome", "Paris")) | said])
+    lent = borrow_peers(joined, lambda group, text: None)
+    assert [c.text for c in lent.views["a"].candidates] == ["I go for B.", "I go for A."]
+    assert [c.text for c in lent.views["b"].candidates] == ["Option A!", "Option B!"]
 
 
 def test_borrowed_answers_are_restated_in_the_groups_own_words():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import pytest
 import torch
@@ -123,6 +124,37 @@ def test_nothing_exported_names_a_path_of_the_machine_that_trained(finished, exp
     for path in texts:
         content = path.read_text()
         assert str(run.root) not in content and str(SHIPPED_BASE) not in content, path
+
+
+def serving_command(folder) -> list[str]:
+    """What README.md tells a shell to serve the folder with, word by word."""
+    page = (folder / "README.md").read_text()
+    return shlex.split(page.split("```sh\n")[1].split("```")[0].replace("\\\n", " "))
+
+
+def test_the_index_serves_its_own_folders_on_a_base_that_can_be_found(finished, exported, tmp_path):
+    run, config = finished
+    out, told = exported
+    name = run_base(run, config).name
+    command = serving_command(out)
+    assert command[:3] == ["vllm", "serve", f"/path/to/{name}"], "its name alone is no model"
+    assert command[command.index("--served-model-name") + 1] == name
+    assert command[command.index("--lora-modules") + 1 :] == [f"{g}={g}" for g in GROUPS]
+    assert all((out / g).is_dir() for g in GROUPS)
+    assert f"base: {run_base(run, config).folder}, which is not on the Hub" in told[-1]
+    assert f'from_pretrained("/path/to/{name}"' in (out / GROUPS[0] / "README.md").read_text()
+
+
+def test_a_chat_template_that_is_given_with_the_base_is_served_with_it(finished, tmp_path):
+    run, config = finished
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}")
+    model = config.model.model_copy(update={"chat_template": str(template)})
+    given = config.model_copy(update={"model": model})
+    export_run(run, given, tmp_path / "out", ExportOptions(("amber",)))
+    command = serving_command(tmp_path / "out")
+    assert command[command.index("--chat-template") + 1] == "chat_template.jinja"
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
 def test_a_run_that_is_not_evaluated_is_exported_and_says_so(finished, tmp_path):

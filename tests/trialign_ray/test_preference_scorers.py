@@ -18,7 +18,7 @@ from trialign_ray.collect import collect
 from trialign_ray.config import load_config, parse_config
 from trialign_ray.config_sections import CollectConfig
 from trialign_ray.engines import CandidateScore, Generation
-from trialign_ray.errors import ConfigError, DataError
+from trialign_ray.errors import ConfigError, DataError, WorkerError
 from trialign_ray.preference_scorers import build_scorer, explicit_prompts, scorer_reports
 from trialign_ray.scoring import score_candidates
 
@@ -127,7 +127,7 @@ def test_an_endpoint_that_is_down_is_refused_before_the_start(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-    with pytest.raises(ConfigError, match=url):
+    with pytest.raises(WorkerError, match=url):
         build(tmp_path, judge_section(url))
 
 

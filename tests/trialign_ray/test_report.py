@@ -1,6 +1,8 @@
 """The report renders whatever the run was, and says what it knows beside the held-out figures."""
 
+import json
 import shutil
+from html import escape
 
 import pytest
 
@@ -9,6 +11,7 @@ from trialign_ray.checkpoint import write_json
 from trialign_ray.guard import read_guard
 from trialign_ray.launch import show_result
 from trialign_ray.report import write_report
+from trialign_ray.report_controls import HOW_TO_READ_GAPS
 from trialign_ray.report_sections import estimate_rows, head_rows, section_lines
 from trialign_ray.run_directory import RunDirectory
 
@@ -28,7 +31,7 @@ def finish(folder, name, *overrides, log_of=None):
 
 @pytest.fixture(scope="module")
 def central(folder):
-    return finish(folder, "trialign")
+    return finish(folder, "trialign", "world.num_controls=2")
 
 
 def pages(run):
@@ -53,12 +56,24 @@ def test_the_central_runs_report_has_heads_estimates_and_verdict(central):
     assert html.count('<tr class="own">') == 1
 
 
+def test_users_of_no_group_stand_beside_the_groups(central):
+    html, markdown = pages(central)
+    for page in (html, markdown):
+        assert HOW_TO_READ_GAPS in page or escape(HOW_TO_READ_GAPS) in page
+        assert "control-2" in page and "no persona, adapter of birch" in page
+        assert "How well preferences like the answers" in page
+    assert '<div class="chart" id="chart-controls">' in html and '"controls": JSON.parse' in html
+    gap = json.loads(central.evaluation_file.read_text())["controls"]["personas"]["gap"]
+    assert f"| neutral personas, before | 2 | {gap:.3f} |" in markdown
+
+
 @pytest.mark.parametrize("algorithm", ["sft", "dpo", "pooled_dpo"])
 def test_algorithms_without_a_central_problem_render(folder, central, algorithm):
     run = finish(folder, algorithm, f"algorithm={algorithm}", log_of=central)
     html, markdown = pages(run)
     assert "Who the centre worked for" not in html and "certified gap" not in html
     assert "adapter, WIS" in html and "adapter, WIS" in markdown
+    assert "no persona, adapter of amber" in html and HOW_TO_READ_GAPS not in markdown
     serves_all = algorithm == "pooled_dpo"
     assert ("One adapter serves all groups" in html) is serves_all
     assert ('\\"name\\":\\"all groups\\"' in html) is serves_all  # the curve of its loss
@@ -70,8 +85,16 @@ def test_a_run_from_before_these_sections_renders_without_them(central, tmp_path
     run.off_policy_file.unlink()
     run.selection_file.unlink()
     run.critic_report.unlink()
+    evaluation = json.loads(run.evaluation_file.read_text())
+    del evaluation["controls"]
+    for model in evaluation["models"].values():
+        del model["preference"]
+    write_json(run.evaluation_file, evaluation)
     write_report(run)
     html, markdown = pages(run)
+    for page in (html, markdown):
+        assert "no persona" not in page and "preferences like" not in page
+    assert "chart-controls" not in html
     assert "Before the test questions" not in html and "WIS" not in markdown
     assert "dawid_skene" not in html
 

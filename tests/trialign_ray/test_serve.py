@@ -14,12 +14,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.trialign_ray.finished_run import copied, finished_run
 from trialign_ray.errors import ConfigError, DataError, WorkerError
 from trialign_ray.run_models import RunBase
-from trialign_ray.serve import serve, vllm_program
+from trialign_ray.serve import local_url, require_free, serve, serves_on_cpu, vllm_program
 from trialign_ray.serve_plan import (
     ClusterOptions,
     ServePlan,
@@ -47,7 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args): pass
 def stop(number, frame):
     print("stopped by", number, flush=True)
-    sys.exit(0)
+    if ways != "stubborn":
+        sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
 print(json.dumps(sys.argv[1:]), flush=True)
@@ -132,6 +134,57 @@ def test_the_command_shown_is_one_that_a_shell_reads_back(plan):
     assert json.loads(request[-1])["model"] == "amber"
 
 
+def test_on_a_cpu_prompts_are_not_split(plan):
+    """vLLM 0.32's engine for CPUs ends at the seeded request whose prompt it has split."""
+    assert "--no-enable-chunked-prefill" not in vllm_command(plan)
+    on_cpu = vllm_command(plan, on_cpu=True)
+    assert "--no-enable-chunked-prefill" in on_cpu
+    assert on_cpu[on_cpu.index("--lora-modules") :] == vllm_command(plan)[-3:]
+
+
+def test_without_vllm_here_the_command_is_for_another_machine(monkeypatch):
+    monkeypatch.setattr("trialign_ray.serve.vllm_program", not_installed)
+    assert not serves_on_cpu()
+    monkeypatch.setattr("trialign_ray.serve.vllm_program", lambda: ["vllm", "serve"])
+    assert serves_on_cpu() == (not torch.cuda.is_available())
+
+
+def not_installed():
+    raise ConfigError("vllm is not installed here")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("fe80::1", "http://[fe80::1]:8000"),
+        ("localhost", "http://localhost:8000"),
+    ],
+)
+def test_a_server_is_reached_where_it_listens_whatever_kind_of_address(host, url):
+    assert local_url(host, 8000) == url
+
+
+def test_a_taken_port_is_found_at_addresses_of_version_6_too():
+    with socket.socket(socket.AF_INET6) as taken:
+        try:
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no address of version 6")
+        port = taken.getsockname()[1]
+        taken.listen()
+        with pytest.raises(ConfigError, match=f"::1:{port} cannot be listened at"):
+            require_free("::1", port)
+    require_free("::1", port)
+
+
+def test_a_host_that_does_not_exist_is_named(port):
+    with pytest.raises(ConfigError, match=r"no\.such\.host\.invalid:\d+ cannot be listened at"):
+        require_free("no.such.host.invalid", port)
+
+
 def test_a_path_with_a_comma_is_told_as_json(plan, tmp_path):
     odd = ServePlan(**{**vars(plan), "adapters": {"amber": Path("/x,y/amber")}})
     assert json.loads(vllm_command(odd)[-1]) == {"name": "amber", "path": "/x,y/amber"}
@@ -175,6 +228,18 @@ def test_a_server_that_dies_or_hangs_is_an_error_and_leaves_nothing_behind(
     with pytest.raises(WorkerError, match="within 1 s"):
         serve(command, "127.0.0.1", port, print, 1, fake)
     assert time.monotonic() - started < 15
+    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert fake[1] not in left
+
+
+def test_a_server_that_does_not_end_when_it_is_told_to_is_killed(plan, fake, port, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "stubborn")
+    monkeypatch.setattr("trialign_ray.serve.GRACE_S", 0.5)
+
+    def ready(url: str) -> None:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    assert serve(vllm_command(plan, port=port), "127.0.0.1", port, ready, 20, fake) == 0
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert fake[1] not in left
 

@@ -14,12 +14,13 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from tests.trialign_ray.finished_run import GROUPS, copied, finished_run
+from tests.trialign_ray.runs import UNREACHABLE_JUDGE
 from trialign_ray.candidates import Candidate, GroupView, JointQuestion
 from trialign_ray.config import Config, load_config
 from trialign_ray.dataset import read_dataset
 from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.language_model import chat_text, load_language_model
-from trialign_ray.tiny_lm import SHIPPED_BASE
+from trialign_ray.model_source import SHIPPED_BASE
 from trialign_ray.trl.export import export_trl
 from trialign_ray.trl.format import TrlOptions, scored_answers, trl_rows
 
@@ -51,6 +52,12 @@ def written(finished, tmp_path_factory):
 def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
     rows: Any = load_dataset("json", data_files=str(folder / f"{name}.jsonl"), split="train")
     return list(rows)
+
+
+def test_no_scorer_is_built_to_export_answers_that_are_scored(finished, tmp_path):
+    run, config = finished
+    judged = config.model_copy(update={"preferences": (UNREACHABLE_JUDGE,)})
+    assert export_trl(run, judged, tmp_path / "data", (), TrlOptions(margin=0.0))["unpaired"]
 
 
 def question(has_truth: bool, *candidates: Candidate) -> JointQuestion:

@@ -10,7 +10,7 @@ from envs.groups import Group
 from envs.prompts import plain_text
 from envs.types import Question, split_of
 from tests.trialign_ray.finished_run import GROUPS, finished_run
-from tests.trialign_ray.runs import make_recipe, small_config
+from tests.trialign_ray.runs import UNREACHABLE_JUDGE, make_recipe, small_config
 from trialign_ray.config import Config, load_config
 from trialign_ray.dataset import check_dataset, find_problems, read_dataset
 from trialign_ray.errors import ConfigError, DataError
@@ -138,6 +138,16 @@ def test_rows_exported_from_a_run_are_read_back_by_their_question(finished, tmp_
     for row in exported:
         key = (row["question_id"], row["group"], row["completion"])
         assert liked[key] == float(row["label"])
+
+
+def test_no_scorer_is_built_to_import_answers_that_are_scored(finished, tmp_path):
+    run, config = finished
+    exported = trl_rows(run, config, "unpaired", TrlOptions(0.0), lambda q, g, text: text)
+    write_rows(exported, tmp_path / "mine.parquet")
+    judged = config.model_copy(update={"preferences": (UNREACHABLE_JUDGE,)})
+    log = import_log(tmp_path / "mine.parquet", judged, tmp_path / "run")
+    assert set(log.by_group) == set(GROUPS)
+    assert existing_run(tmp_path / "run")[1].preferences == (UNREACHABLE_JUDGE,)
 
 
 def test_one_answer_that_some_liked_and_some_did_not_is_liked_by_the_mean():

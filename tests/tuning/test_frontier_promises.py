@@ -1,17 +1,19 @@
 """Promises of a small real log: what the definition says, for every setting of the sweep."""
 
 import math
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from tests.trialign_ray.runs import make_recipe, small_config
+from tests.trialign_ray.runs import UNREACHABLE_JUDGE, make_recipe, small_config
 from tests.tuning.conftest import scored_run
 from trialign_ray.algorithms import algorithm_by_name
-from trialign_ray.config import load_config
+from trialign_ray.config import load_config, to_yaml
 from trialign_ray.errors import ConfigError, ConvergenceError, DataError
+from trialign_ray.run_directory import existing_run
 from trialign_ray.targets_frontier import chosen_to_train, find_frontier
 from trialign_ray.targets_prediction import known_means, read_swept_log
 from trialign_ray.targets_sweep import (
@@ -212,6 +214,16 @@ def test_a_run_without_log_or_scores_is_refused_with_the_command_that_makes_them
         read_swept_log(tmp_path / "new")
     with pytest.raises(ConfigError, match="no run directory"):
         read_swept_log(tmp_path / "nothing")
+
+
+def test_no_scorer_is_built_to_read_a_scored_log(run, log, tmp_path):
+    copy = tmp_path / "judged"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("frontier"))
+    config = existing_run(run)[1].model_copy(update={"preferences": (UNREACHABLE_JUDGE,)})
+    (copy / "config.yaml").write_text(to_yaml(config))
+    again = read_swept_log(copy)
+    assert again.groups == log.groups
+    torch.testing.assert_close(again.truth_GXK, log.truth_GXK, equal_nan=True)
 
 
 def test_a_log_of_which_nobody_knows_the_truth_has_no_frontier(tmp_path):

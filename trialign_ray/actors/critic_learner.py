@@ -37,6 +37,8 @@ class CriticLearner:
         critic = self._fitted()
         beliefs = critic.beliefs()
         folder = Path(self._spec.critic_dir)
+        if critic.saved is not None:
+            critic.saved.write(critic.estimate)
         write_json(folder / "truth_head.json", beliefs[critic.config.critic.truth_head])
         write_json(folder / "truth_heads.json", beliefs)
         return {

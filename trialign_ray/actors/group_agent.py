@@ -52,7 +52,7 @@ class GroupAgentSpec:
 
 
 class GroupAgent:
-    """Verbs: generate, score, clone_common, export_common, clone, policy, export, state."""
+    """Verbs: generate, score, clone_common, export_common, clone, save, policy, export, state."""
 
     def __init__(self, spec: GroupAgentSpec):
         from trialign_ray.group_adapter import GroupAdapter
@@ -71,7 +71,8 @@ class GroupAgent:
         return f"GroupAgent(group={self._spec.group})"
 
     def generate(self, model: str, prompts: Sequence[str], decoding: Decoding) -> list[Generation]:
-        """Utterances of "behaviour", "aligned" (the exported adapter) or another base model."""
+        """Utterances of "behaviour", "aligned" (the exported adapter), "training" (the adapter as
+        it stands) or another base model."""
         return self._with_engine(model, lambda engine: engine.generate(prompts, decoding))
 
     def score(
@@ -96,6 +97,12 @@ class GroupAgent:
         if self._exported_loaded:
             raise DataError(f"group {self._spec.group} already serves its exported adapter")
         return self._train().advance(until_step)
+
+    def save(self) -> int:
+        """Writes a checkpoint of where its training stands; returns the step."""
+        training = self._train()
+        training.save()
+        return training.step
 
     def policy(self, step: int) -> PolicyReport:
         """What it answers among its rows' candidates after `step` updates, where it stands."""
@@ -211,6 +218,10 @@ class GroupAgent:
             name = "behaviour"
         if name == "aligned":
             self._load_exported()
+        elif name == "training":
+            self._train()  # restores what was trained before this process
+            model = self._adapter.with_own()
+            return call(TransformersEngine(model, self._behaviour.tokenizer))
         elif name not in self._engines:
             base = self._behaviour
             if name != "behaviour":

@@ -11,11 +11,13 @@ from typing import Any, Protocol
 
 from trialign_ray.actors.critic_learner import CriticLearner, CriticSpec
 from trialign_ray.actors.group_agent import GroupAgent, GroupAgentSpec
+from trialign_ray.actors.placement import Reservation
 from trialign_ray.config_sections import ResourcesConfig
 from trialign_ray.errors import TrialignError, WorkerError
 
 logger = logging.getLogger(__name__)
 REPLAY_WAIT_S = 1.0
+NAME_TIMEOUT_S = 30.0
 
 
 class Workers(Protocol):
@@ -58,6 +60,7 @@ class RayWorkers:
     """Named actors in one placement group; a dead actor comes back and its call is replayed.
 
     Args: run_name: actors are named `trialign/<run>/group-<g>` and `trialign/<run>/critic`.
+    reservation: a bundle for each agent, and one for the critic-learner.
     """
 
     def __init__(
@@ -66,13 +69,12 @@ class RayWorkers:
         agents: Sequence[GroupAgentSpec],
         critic: CriticSpec,
         resources: ResourcesConfig,
+        reservation: Reservation,
     ):
-        from trialign_ray.actors.placement import reserve
-
         self.groups = tuple(a.group for a in agents)
         self._resources = resources
         self._run_name = run_name
-        self._placement = reserve(run_name, len(agents), resources)
+        self._reservation = reservation
         self._actors = {
             a.group: self._start(GroupAgent, a, f"group-{a.group}", i) for i, a in enumerate(agents)
         }
@@ -80,17 +82,18 @@ class RayWorkers:
 
     def _start(self, kind: type, spec: Any, name: str, bundle: int) -> Any:
         import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         is_group = kind is GroupAgent
         remote = ray.remote(kind)
+        full_name = f"trialign/{self._run_name}/{name}"
+        _await_free_name(full_name)
         return remote.options(
-            name=f"trialign/{self._run_name}/{name}",
+            name=full_name,
             num_cpus=self._resources.cpus_per_group if is_group else self._resources.cpus_critic,
             num_gpus=self._resources.gpus_per_group if is_group else 0,
             max_restarts=self._resources.max_restarts,
             max_task_retries=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self._placement, bundle),
+            scheduling_strategy=self._reservation.strategy(bundle),
         ).remote(spec)
 
     def on_groups(self, verb: str, arguments: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
@@ -156,8 +159,27 @@ class RayWorkers:
 
     def close(self) -> None:
         import ray
-        from ray.util import remove_placement_group
 
         for handle in [*self._actors.values(), self._critic]:
             ray.kill(handle, no_restart=True)
-        remove_placement_group(self._placement)
+        self._reservation.release()
+
+
+def _await_free_name(name: str) -> None:
+    """Waits until no actor has the name: those of a process that was killed live on for a moment.
+
+    Raises: WorkerError if one keeps it.
+    """
+    import ray
+
+    deadline = time.monotonic() + NAME_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            ray.get_actor(name)
+        except ValueError:
+            return
+        time.sleep(REPLAY_WAIT_S / 10)
+    raise WorkerError(
+        f"an actor named {name} is alive already: another run of that name goes on; end it, or "
+        "choose another --run-dir"
+    )

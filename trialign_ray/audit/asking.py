@@ -17,7 +17,6 @@ from trialign_ray.audit.verdict import verdict
 from trialign_ray.checkpoint import write_json
 from trialign_ray.checks import check_vocabulary
 from trialign_ray.config import Config
-from trialign_ray.config_preferences import RulesSection
 from trialign_ray.errors import ConfigError, TrialignError, WorkerError
 from trialign_ray.progress import Display
 from trialign_ray.setting import build_setting
@@ -67,11 +66,11 @@ def _asks_tiny_model(config: Config) -> bool:
 def _of_questions_alone(config: Config) -> Config:
     """Without what only training needs: style is judged by rules alone, so that no judge is paid,
     and no myths are drawn for a model that was not trained on them."""
-    update: dict[str, Any] = {"preferences": (RulesSection(),)}
+    update: dict[str, Any] = {}
     if not _asks_tiny_model(config):
         base = config.behaviour.model or config.engine.model or "served"
         update["behaviour"] = config.behaviour.model_copy(update={"base": base})
-    return config.model_copy(update=update)
+    return config.judged_by_rules.model_copy(update=update)
 
 
 def ask_all(

@@ -6,14 +6,19 @@ from typing import Any
 import plotly.graph_objects as go
 
 from trialign_ray.audit.verdict import badly_served
-
-INK, GROUP, WORSE, NEUTRAL, NO_ANSWER = "#1d2733", "#1f7a8c", "#c2703d", "#8a94a6", "#d9dde3"
-OUTCOMES = (
-    ("right", "#1f7a8c"),
-    ("wrong", "#c2703d"),
-    ("refused", "#8a94a6"),
-    ("not readable", "#d9dde3"),
+from trialign_ray.chart_style import (
+    GREY,
+    INK,
+    PALE,
+    RUST,
+    TEAL,
+    figures_json,
+    interval_bars,
+    styled,
 )
+
+GROUP, WORSE, NEUTRAL = TEAL, RUST, GREY
+OUTCOMES = (("right", TEAL), ("wrong", RUST), ("refused", GREY), ("not readable", PALE))
 ROW_PX = 34
 
 
@@ -24,7 +29,7 @@ def charts(result: dict[str, Any]) -> dict[str, str]:
         figures["sources"] = sources_chart(result)
     if result["adherence"]:
         figures["style"] = style_chart(result["adherence"])
-    return {name: figure.to_json() or "" for name, figure in figures.items()}
+    return figures_json(figures)
 
 
 def truth_chart(result: dict[str, Any]) -> go.Figure:
@@ -56,7 +61,7 @@ def truth_chart(result: dict[str, Any]) -> go.Figure:
     ]
     figure.update_yaxes(categoryorder="array", categoryarray=order, ticksuffix="  ")
     figure.update_xaxes(range=[-0.02, 1.05], tickformat=".0%", title="questions answered rightly")
-    return _styled(figure, 110 + ROW_PX * len(order))
+    return styled(figure, 110 + ROW_PX * len(order))
 
 
 def _dots(
@@ -73,14 +78,9 @@ def _dots(
         mode="markers",
         name=name,
         marker={"size": 13, "color": color},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [bounds[r][1] - values[r] for r in rows],
-            "arrayminus": [values[r] - bounds[r][0] for r in rows],
-            "color": color,
-            "thickness": 2,
-        },
+        error_x=interval_bars(
+            [values[r] for r in rows], [bounds[r] for r in rows], color, thickness=2
+        ),
         hovertemplate="%{y}: %{x:.1%}<extra>" + name + "</extra>",
     )
 
@@ -106,7 +106,7 @@ def outcomes_chart(result: dict[str, Any]) -> go.Figure:
     figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
     figure.update_yaxes(ticksuffix="  ")
-    return _styled(figure, 100 + ROW_PX * len(names))
+    return styled(figure, 100 + ROW_PX * len(names))
 
 
 def outcome_shares(result: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -166,7 +166,7 @@ def sources_chart(result: dict[str, Any]) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed", ticksuffix="  ")
     figure.update_xaxes(side="top")
-    return _styled(figure, 90 + ROW_PX * len(sources))
+    return styled(figure, 90 + ROW_PX * len(sources))
 
 
 def style_chart(adherence: dict[str, Any]) -> go.Figure:
@@ -186,19 +186,4 @@ def style_chart(adherence: dict[str, Any]) -> go.Figure:
     )
     figure.update_xaxes(range=[0, 1.12], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
     figure.update_yaxes(ticksuffix="  ")
-    return _styled(figure, 70 + ROW_PX * len(names))
-
-
-def _styled(figure: go.Figure, height: int) -> go.Figure:
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
-        margin={"l": 10, "r": 20, "t": 40, "b": 10},
-        font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-    )
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
-    return figure
+    return styled(figure, 70 + ROW_PX * len(names))

@@ -116,7 +116,7 @@ def _require_no_other_model(request: AuditRequest) -> None:
                 "the one that the run has; leave it out, or audit another model without --run: "
                 "--model FOLDER"
             )
-        if not request.url and (key == "engine.url" or key == "engine.kind" and value in REMOTE):
+        if not request.url and (key == "engine.url" or (key == "engine.kind" and value in REMOTE)):
             raise ConfigError(
                 f"--set {override!r} asks an endpoint, but --run asks the run's own model in this "
                 "process; give the endpoint as --url URL, or leave it out"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from envs.groups import Group
 from envs.judge import Judge
-from envs.preferences import StyleRules, StyleScorer
+from envs.preferences import StyleScorer
 from envs.prompts import plain_text
 from envs.types import ABSTAIN, UNPARSED, Question
 from trialign_ray.audit.answers import Audience
@@ -23,13 +23,14 @@ from trialign_ray.metrics import (
     Protocol,
     adherence_metrics,
     first_mean,
+    has_rules,
     interval,
     truth_arrays,
     truth_metrics,
 )
 from trialign_ray.ops.agreement import agreement, fleiss_kappa, krippendorff_alpha
 from trialign_ray.ops.matched_controls import matched_p
-from trialign_ray.ops.statistics import gap_null, group_gap
+from trialign_ray.ops.statistics import gap_null, group_gap, holm
 from trialign_ray.seeds import derive_seed
 
 
@@ -150,14 +151,6 @@ def excess_gap(
     return {"value": float(difference(values)), "ci": ci, "more_than_noise": bool(ci[0] > 0)}
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's method."""
-    from statsmodels.stats.multitest import multipletests
-
-    corrected: Any = multipletests(p_values, method="holm") if p_values else ((), ())
-    return [float(p) for p in corrected[1]]
-
-
 def _gap(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     means = scores.mean(-1)
     return means.max(0) - means.min(0)
@@ -170,7 +163,7 @@ def _first_minus_second(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _adherence(judged: Judged, config: Config) -> dict[str, Any] | None:
     """Adherence of groups that have style rules, over answers in words; None if there is none."""
     asked = judged.asked
-    ruled = [a for a in asked.group_audiences if a.group and a.group.style != StyleRules()]
+    ruled = [a for a in asked.group_audiences if a.group and has_rules(a.group)]
     spoken = judged.spoken(asked.questions)
     if not ruled or not spoken:
         return None

@@ -1,11 +1,10 @@
 """An audit for people: audit.html (one file, nothing loaded from outside), audit.md, a table."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -13,8 +12,10 @@ from trialign_ray.audit.charts import charts, worst_first
 from trialign_ray.audit.folder import AuditFolder
 from trialign_ray.audit.verdict import p_text, percent
 from trialign_ray.checkpoint import write_atomically
+from trialign_ray.html_page import render_page
+from trialign_ray.markdown_text import markdown_table
 
-_TEMPLATE = "audit.html.j2"
+_TEMPLATE = Path(__file__).parents[1] / "audit.html.j2"
 NONE = "–"
 COLUMNS = ("user", "truth", "to neutral", "p (Holm)", "refused", "unread", "style")
 CONSISTENCY = (
@@ -210,14 +211,8 @@ def write_reports(folder: AuditFolder, result: dict[str, Any], config_yaml: str)
 
 def html(result: dict[str, Any], name: str, config_yaml: str) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         name=name,
         result=result,
         verdict=result["verdict"],
@@ -228,7 +223,6 @@ def html(result: dict[str, Any], name: str, config_yaml: str) -> str:
         source_columns=SOURCE_COLUMNS,
         probes=probe_rows(result),
         charts=charts(result),
-        plotly_js=get_plotlyjs(),
         percent=percent,
         p_text=p_text,
         config_yaml=config_yaml,
@@ -263,9 +257,8 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(columns: Any, rows: Any) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return markdown_table(list(map(_cell, columns)), (list(map(_cell, row)) for row in rows))
 
 
 def _cell(text: str) -> str:

@@ -11,36 +11,43 @@ from trialign_ray.errors import Interrupted
 
 app = typer.Typer()
 
+Model = Annotated[
+    str | None, typer.Option(help="Folder or Hub name; with --url the name served there.")
+]
+Url = Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, up to /v1.")]
+ModelPerGroup = Annotated[
+    bool, typer.Option(help="At --url each group is served by the model of its own name.")
+]
+Run = Annotated[
+    Path | None, typer.Option(help="Audit a run's behaviour model, on its test questions.")
+]
+Adapters = Annotated[
+    bool, typer.Option("--adapters", help="With --run: each group by its own adapter.")
+]
+Groups = Annotated[str | None, typer.Option(help="Group pack, or YAML file of groups.")]
+Questions = Annotated[
+    list[str] | None, typer.Option(help="Source or file of questions. Repeatable.")
+]
+DataDir = Annotated[str | None, typer.Option(help="Folder with local files of the named sources.")]
+Controls = Annotated[int | None, typer.Option(help="Neutral personas; 5 if left out everywhere.")]
+AskedSplit = Annotated[
+    Literal["all", "test"] | None, typer.Option(help="Questions asked; all, of a run test.")
+]
+
 
 @app.command()
 def audit(
     config: ConfigPath = None,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or Hub name; with --url the name served there.")
-    ] = None,
-    url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, up to /v1.")] = None,
-    model_per_group: Annotated[
-        bool, typer.Option(help="At --url each group is served by the model of its own name.")
-    ] = False,
-    run: Annotated[
-        Path | None, typer.Option(help="Audit a run's behaviour model, on its test questions.")
-    ] = None,
-    adapters: Annotated[
-        bool, typer.Option("--adapters", help="With --run: each group by its own adapter.")
-    ] = False,
-    groups: Annotated[str | None, typer.Option(help="Group pack, or YAML file of groups.")] = None,
-    questions: Annotated[
-        list[str] | None, typer.Option(help="Source or file of questions. Repeatable.")
-    ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder with local files of the named sources.")
-    ] = None,
-    controls: Annotated[
-        int | None, typer.Option(help="Neutral personas; 5 if left out everywhere.")
-    ] = None,
-    split: Annotated[
-        Literal["all", "test"] | None, typer.Option(help="Questions asked; all, of a run test.")
-    ] = None,
+    model: Model = None,
+    url: Url = None,
+    model_per_group: ModelPerGroup = False,
+    run: Run = None,
+    adapters: Adapters = False,
+    groups: Groups = None,
+    questions: Questions = None,
+    data_dir: DataDir = None,
+    controls: Controls = None,
+    split: AskedSplit = None,
     run_dir: RunDir = None,
     seed: Seed = None,
     sets: Sets = None,

@@ -69,7 +69,7 @@ def serve(
         plans.write_ray_serve(run_dir, plan, cluster, ray_serve)
         print(f"{ray_serve}: start it with `serve run {ray_serve}` on the cluster")
         return
-    command = plans.vllm_command(plan, host, port)
+    command = plans.vllm_command(plan, host, port, server.serves_on_cpu())
     if show:
         print(plans.shown(command))
         return

@@ -26,8 +26,8 @@ BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError)
 class SplitMetrics:
     """One split in numbers. Shares in [0, 1]; jsd in nats. None: was not measured.
 
-    adherence_*_worst: style of the worst-served group, by prompt. unparsed, abstained: mean share
-    of a group's answers; both count as wrong.
+    adherence_*_worst: style of the worst-served group, by prompt; None also where no group has
+    rules. unparsed, abstained: mean share of a group's answers; both count as wrong.
     """
 
     worst_truth: float
@@ -121,7 +121,7 @@ def _split(tree: Mapping[str, Any]) -> SplitResult:
     correct_GX = _matrix(per_question["correct"], groups)
     if correct_GX.shape[1] != len(ids) or any(len(row) != len(ids) for row in answers or ()):
         raise ValueError(f"{len(ids)} question ids, but other numbers of answers")
-    adherence_GA = _matrix(per_question["adherence"], groups)
+    adherence_GA = _style_matrix(per_question["adherence"], groups)
     return SplitResult(_metrics(tree), groups, ids, correct_GX, adherence_GA, answers)
 
 
@@ -132,9 +132,17 @@ def _matrix(by_group: Mapping[str, Any], groups: tuple[str, ...]) -> NDArray[np.
     return rows.astype(bool)
 
 
+def _style_matrix(by_group: Mapping[str, Any], groups: tuple[str, ...]) -> NDArray[np.bool_]:
+    """A group without style rules (None) breaks none: so it neither is the worst nor falls."""
+    length = max((len(row) for row in by_group.values() if row is not None), default=1)
+    return _matrix(
+        {g: [1] * length if by_group[g] is None else by_group[g] for g in groups}, groups
+    )
+
+
 def _metrics(tree: Mapping[str, Any]) -> SplitMetrics:
     truth, consistency, adherence = tree["truth"], tree["consistency"], tree["adherence"]
-    worst = {mode: float(adherence[mode]["worst"]) for mode in adherence}
+    worst = {mode: own["worst"] for mode, own in adherence.items()}
     shares = {k: float("nan") if v is None else v for k, v in consistency.items() if k != "ci"}
     return SplitMetrics(
         worst_truth=float(truth["worst"]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from trialign_ray.chart_style import interval_bars, styled
 from trialign_ray.comparison.analysis import WITHIN, Section
 from trialign_ray.comparison.cell_results import BEHAVIOUR
 from trialign_ray.comparison.labels import Mark, label_positions
@@ -106,15 +107,10 @@ def _points(family: str, rows: Sequence[Row], labels: dict[str, str]) -> go.Scat
 
 
 def _bars(values: Sequence[Spread | None], color: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [v.high - v.mean for v in values if v],
-        "arrayminus": [v.mean - v.low for v in values if v],
-        "color": color,
-        "thickness": 1,
-        "width": 3,
-    }
+    """Error bars over the range of the seeds."""
+    known = [v for v in values if v]
+    ranges = [(v.low, v.high) for v in known]
+    return interval_bars([v.mean for v in known], ranges, color, thickness=1, width=3)
 
 
 def _hover(row: Row) -> str:
@@ -152,7 +148,9 @@ def forest(rows: Sequence[Row]) -> go.Figure:
                 "size": 9,
                 "symbol": "circle-open" if verdict == "one seed" else "circle",
             },
-            error_x=None if verdict == "one seed" else _interval_bars(means, ends, color),
+            error_x=None
+            if verdict == "one seed"
+            else interval_bars(means, ends, color, thickness=2, width=4),
             customdata=[[_hover(r)] for r, _ in chosen],
             hovertemplate="%{customdata[0]}<extra></extra>",
         )
@@ -163,32 +161,14 @@ def forest(rows: Sequence[Row]) -> go.Figure:
     return _styled(figure, 110 + 22 * len(paired))
 
 
-def _interval_bars(
-    means: Sequence[float], ends: Sequence[Sequence[float]], color: str
-) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - m for m, (_, high) in zip(means, ends, strict=True)],
-        "arrayminus": [m - low for m, (low, _) in zip(means, ends, strict=True)],
-        "color": color,
-        "thickness": 2,
-        "width": 4,
-    }
-
-
-def _styled(figure: go.Figure, height: int) -> go.Figure:
-    figure.update_layout(
+def _styled(figure: go.Figure, height_px: int) -> go.Figure:
+    """In the style of all pages, but with the page's own ink, by light and in the dark."""
+    return styled(
+        figure,
+        height_px,
         template="none",
-        height=height,
         margin={"l": 10, "r": 20, "t": 40, "b": 24},
         font={"family": "Inter, system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"align": "left"},
         showlegend=True,
     )
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
-    return figure

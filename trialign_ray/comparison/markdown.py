@@ -23,6 +23,7 @@ from trialign_ray.comparison.words import (
     style_verdict,
     trial_of,
 )
+from trialign_ray.markdown_text import markdown_table
 
 
 def markdown(source: Results | Analysis) -> str:
@@ -49,8 +50,7 @@ def _text(value: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([_text(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(markdown_table(head, ([_text(cell) for cell in row] for row in rows)))
 
 
 def _header(analysis: Analysis) -> str:

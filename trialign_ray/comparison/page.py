@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
-
-import trialign_ray
+from trialign_ray.chart_style import figures_json
 from trialign_ray.checkpoint import write_atomically
 from trialign_ray.comparison import words
 from trialign_ray.comparison.analysis import Analysis, analyse, compact_rows
@@ -13,22 +10,17 @@ from trialign_ray.comparison.cell_results import BEHAVIOUR
 from trialign_ray.comparison.charts import FAMILY_COLORS, forest, trade_off
 from trialign_ray.comparison.methods import OURS
 from trialign_ray.comparison.results import Results
+from trialign_ray.html_page import render_page
 
 PAGE = "comparison.html"
-_TEMPLATE = "comparison.html.j2"
+_TEMPLATE = Path(__file__).parents[1] / "comparison.html.j2"
 
 
 def write_page(source: Results | Analysis, root: Path) -> Path:
     """Writes the page into `root`; returns its path. Raises: DataError."""
     analysis = analyse(source)
-    environment = Environment(
-        loader=FileSystemLoader(Path(trialign_ray.__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template(_TEMPLATE).render(
+    html = render_page(
+        _TEMPLATE,
         analysis=analysis,
         facts=words.facts(analysis),
         words=words,
@@ -37,7 +29,6 @@ def write_page(source: Results | Analysis, root: Path) -> Path:
         colors=FAMILY_COLORS,
         charts=_charts(analysis),
         compact=compact_rows(analysis, analysis.secondary),
-        plotly_js=get_plotlyjs(),
     )
     write_atomically(root / PAGE, html.encode())
     return root / PAGE
@@ -53,4 +44,4 @@ def _charts(analysis: Analysis) -> dict[str, str]:
             figures[f"forest-{i}"] = forest(section.rows)
         if any(row.versus for row in section.ablations):
             figures[f"ablations-{i}"] = forest(section.ablations)
-    return {name: figure.to_json() or "" for name, figure in figures.items()}
+    return figures_json(figures)

@@ -3,7 +3,7 @@
 Shapes: G groups, X questions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,15 +75,23 @@ def cochran_q(correct_GX: NDArray[np.bool_]) -> float:
     return float(cochrans_q(correct_GX.T.astype(int)).pvalue)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's method, in their order."""
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return []
+    corrected: Any = multipletests(p_values, method="holm")
+    return [float(p) for p in corrected[1]]
+
+
 def mcnemar_holm(before_GX: NDArray[np.bool_], after_GX: NDArray[np.bool_]) -> list[float]:
     """Exact McNemar p of every group's change, corrected over the groups by Holm's method."""
     from statsmodels.stats.contingency_tables import mcnemar
-    from statsmodels.stats.multitest import multipletests
 
     raw = []
     for before, after in zip(before_GX, after_GX, strict=True):
         gained, lost = int((~before & after).sum()), int((before & ~after).sum())
         test: Any = mcnemar([[0, gained], [lost, 0]], exact=True)
         raw.append(float(test.pvalue))
-    corrected: Any = multipletests(raw, method="holm")
-    return [float(p) for p in corrected[1]]
+    return holm(raw)

@@ -1,0 +1,102 @@
+"""What a sweep was started with, so that it is continued by the same code and the same plan alone.
+
+Ray Tune keeps its own state as pickles: reading one runs what is in it. Only folders that one
+trusts may be restored, and only by the version of the code that wrote them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tuning
+from envs.errors import ConfigError
+from trialign_ray.run_directory import git_commit
+from trialign_ray.run_trial import write_json
+from tuning.sweep_plan import SweepPlan
+from tuning.trial_folder import SweepFolder
+
+PACKAGES = ("envs", "trialign_ray", "tuning")
+MAY_CHANGE = ("stall_s",)
+"""What of a plan decides no result and is not in Tune's state."""
+
+
+def open_sweep(folder: SweepFolder, plan: SweepPlan, space: Sequence[str], resume: bool) -> None:
+    """Notes what the sweep is started with, or checks that it goes on with the same.
+
+    Args: space: the searched dimensions in words. Raises: ConfigError if a sweep is there and
+    `resume` is not asked for, or it was started by another version, with another plan or space.
+    """
+    now = {
+        "code": _code(),
+        "git_commit": git_commit(),
+        "plan": json.loads(json.dumps(asdict(plan))),
+        "space": list(space),
+    }
+    before = _read(folder.state_file)
+    if before is None or not folder.tune.exists():  # nothing was trained yet
+        write_json(folder.state_file, now)
+        return
+    if not resume:
+        raise ConfigError(
+            f"{folder.root} holds a sweep already; continue it with --resume, or choose another "
+            "--run-dir"
+        )
+    _require_same_code(folder, before, now)
+    _require_same_plan(folder, before, now)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is not readable ({error}), so nobody knows what the sweep was started with; "
+            "choose another --run-dir"
+        ) from error
+
+
+def _require_same_code(folder: SweepFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
+    old, new = before.get("code", {}), now["code"]
+    changed = [f"{k} {old.get(k)!s:.12} (now {v!s:.12})" for k, v in new.items() if old.get(k) != v]
+    if changed:
+        raise ConfigError(
+            f"{folder.root} was started by another version of the code: {', '.join(changed)}. Its "
+            f"Ray Tune state ({folder.tune}) is a pickle, which is read by the version that wrote "
+            "it and from trusted folders only. Finish it with that version (git commit "
+            f"{before.get('git_commit') or 'unknown'}), or start again in another --run-dir; its "
+            "finished trials stay readable, each is a run of its own"
+        )
+
+
+def _require_same_plan(folder: SweepFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
+    old, new = before.get("plan", {}), now["plan"]
+    for key, value in new.items():
+        if old.get(key) != value and key not in MAY_CHANGE:
+            raise ConfigError(
+                f"{folder.root} was started with {key}={old.get(key)!r}, now it is {value!r}; "
+                "resume with the same plan, or choose another --run-dir"
+            )
+    if before.get("space") != now["space"]:
+        raise ConfigError(
+            f"{folder.root} searches another space ({'; '.join(before.get('space', []))}); resume "
+            "with the same --space, or choose another --run-dir"
+        )
+
+
+def _code() -> dict[str, str]:
+    """Versions, and sha256 of our sources: a checkout changes more often than its version."""
+    digest, tree = hashlib.sha256(), Path(str(tuning.__file__)).parent.parent
+    for package in PACKAGES:
+        for path in sorted((tree / package).rglob("*.py")):
+            digest.update(str(path.relative_to(tree)).encode() + b"\0" + path.read_bytes())
+    return {
+        "trialign": version("trialign-ray"),
+        "ray": version("ray"),
+        "sources_sha256": digest.hexdigest(),
+    }
