@@ -22,12 +22,9 @@ SETS = (
     *("world.num_groups=2", "world.validation_fraction=0.04", "evaluate.modes=[explicit]"),
     *("clone.steps=6", "clone.checkpoint_every=1"),
 )
-RANGES: dict[str, Any] = {
-    "targets.penalty_weight": {"loguniform": [0.03, 10]},
-    "clone.learning_rate": {"loguniform": [0.001, 1.0]},
-}
 GOOD: dict[str, Any] = {"targets.penalty_weight": 1.0, "clone.learning_rate": 0.005}
-RUINOUS = {**GOOD, "clone.learning_rate": 1.0}
+RUINOUS_RATE = 1.0
+RUINOUS = {**GOOD, "clone.learning_rate": RUINOUS_RATE}
 """After two updates nothing is left of the language."""
 
 
@@ -36,8 +33,12 @@ def small_plan(**options: Any) -> SweepPlan:
     return SweepPlan(**{"search": "random", "num_trials": 2, "num_rungs": 2, **options})
 
 
-def small_space(plan: SweepPlan) -> Space:
-    dimensions = tuple(parse_dimension(key, given, "own") for key, given in RANGES.items())
+def small_space(plan: SweepPlan, highest_rate: float = 0.02) -> Space:
+    ranges = {
+        "targets.penalty_weight": {"loguniform": [0.03, 10]},
+        "clone.learning_rate": {"loguniform": [0.001, highest_rate]},
+    }
+    dimensions = tuple(parse_dimension(key, given, "own") for key, given in ranges.items())
     return Space("own", trial_config(None, plan.sets), dimensions)
 
 

@@ -15,7 +15,15 @@ import psutil
 import pytest
 
 from tests.trialign_ray.runs import adapter_hashes
-from tests.tuning.sweep_driver import GOOD, RUINOUS, listed, small_plan, small_space, sweep
+from tests.tuning.sweep_driver import (
+    GOOD,
+    RUINOUS,
+    RUINOUS_RATE,
+    listed,
+    small_plan,
+    small_space,
+    sweep,
+)
 from trialign_ray.run_directory import RunDirectory
 from trialign_ray.run_trial import TrialRun, TrialSpec
 from tuning.searchers import make_searching
@@ -159,7 +167,9 @@ def test_an_interrupt_ends_in_order_and_the_sweep_goes_on(tmp_path):
 
 def test_asha_stops_trials_early_and_their_actors_are_gone(ray_local, tmp_path):
     plan = small_plan(search="asha", num_trials=4, num_rungs=3, max_concurrent=2)
-    searching = make_searching(plan, small_space(plan), [GOOD, GOOD, RUINOUS, RUINOUS])
+    searching = make_searching(
+        plan, small_space(plan, RUINOUS_RATE), [GOOD, GOOD, RUINOUS, RUINOUS]
+    )
     records = sweep(tmp_path / "sweep", plan, searching=searching)
     done = [r for r in records if r.status == "done"]
     stopped = [r for r in records if r.status == "stopped"]
@@ -176,7 +186,7 @@ def test_asha_stops_trials_early_and_their_actors_are_gone(ray_local, tmp_path):
 
 def test_pbt_goes_on_from_another_trials_adapters(ray_local, tmp_path):
     plan = small_plan(search="pbt", num_trials=3, num_rungs=3)
-    searching = make_searching(plan, small_space(plan), [GOOD, GOOD, RUINOUS])
+    searching = make_searching(plan, small_space(plan, RUINOUS_RATE), [GOOD, GOOD, RUINOUS])
     records = sweep(tmp_path / "sweep", plan, searching=searching)
     assert [r.status for r in records] == ["done"] * 3
     heirs = [r for r in records if (Path(r.folder) / "adopted.json").is_file()]
