@@ -23,8 +23,8 @@ from trialign_ray.training_rows import SHARED_ROWS
 
 class Assembly:
     """Starts the workers of a run and ends them. `local`: without Ray, in this process. `in_trial`:
-    this process is a trial of a sweep, whose placement group has a bundle for every actor; its
-    agents generate themselves, whatever the engine."""
+    this process is a trial of a sweep, whose placement group has a bundle for every actor.
+    `own_engine`: whether `engine.kind` decides who generates; else the agents do, as in trials."""
 
     def __init__(
         self,
@@ -33,9 +33,10 @@ class Assembly:
         run_dir: RunDirectory,
         local: bool,
         in_trial: bool = False,
+        own_engine: bool = True,
     ):
         self.config, self.setting, self.run_dir, self.local = config, setting, run_dir, local
-        self._in_trial = in_trial
+        self._in_trial, self._own_engine = in_trial, own_engine and not in_trial
         self._workers: Workers | None = None
 
     @property
@@ -50,7 +51,7 @@ class Assembly:
     def start(self) -> None:
         """Starts all workers and waits until each has loaded its model."""
         agents = [self._agent_spec(g.name) for g in self.setting.groups]
-        host = None if self._in_trial else engine_host(self._engine_spec(), self.local)
+        host = engine_host(self._engine_spec(), self.local) if self._own_engine else None
         workers = self._started(agents)
         self._workers = workers if host is None else EngineWorkers(workers, host)
 
@@ -62,7 +63,8 @@ class Assembly:
             reservation = borrow(len(agents), resources)
         else:
             reservation = reserve(name, len(agents), resources)
-        workers = RayWorkers(name, agents, self.critic_spec(), resources, reservation)
+        self._workers = workers = RayWorkers(name, resources, reservation)
+        workers.start(agents, self.critic_spec())
         workers.on_groups("state", dict.fromkeys(workers.groups, ()))
         return workers
 

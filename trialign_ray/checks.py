@@ -104,7 +104,7 @@ def check_vocabulary(config: Config, setting: Setting) -> None:
     """Raises: ConfigError if own groups or questions use words that the tiny LM cannot read."""
     world = config.world
     shipped = world.groups == "truthworld" and world.questions == ("truthworld",)
-    if shipped or config.behaviour.base != "truthworld":
+    if shipped or "truthworld" not in (config.behaviour.base, config.behaviour.given):
         return
     from trialign_ray.language_model import load_tokenizer, unknown_words
     from trialign_ray.model_source import SHIPPED_BASE

@@ -276,7 +276,8 @@ def _serving(
         chat_template=Path(TEMPLATE) if template is not None else None,
     )
     command = shown(vllm_command(here))
-    return ["", f"Serve all of them at once, {where}:", "", "```sh", command, "```"]
+    on_cpu = "On a CPU add `--no-enable-chunked-prefill`."
+    return ["", f"Serve all of them at once, {where}:", "", "```sh", command, "```", "", on_cpu]
 
 
 def _index_row(facts: CardFacts, group: str) -> str:

@@ -8,6 +8,8 @@ from envs.types import Question
 from envs.verifiers import parse_answer
 
 _SHOWN = re.compile(r"^([A-Z])\) (.+)$", re.MULTILINE)
+_AS_A_NAME = r"(?i:(?<![^\n(*\"])|(?<=: )|(?<=\bis )|(?<=\boption )|(?<=\bchoice )|(?<=\bletter ))"
+"""What stands before the letter of an option: nothing, a bracket, a colon, or such a word."""
 
 
 def shown_options(asked: str) -> tuple[str, ...]:
@@ -41,13 +43,19 @@ def with_letter_of(
 
 
 def _relettered(text: str, old: str, new: str) -> Iterator[str]:
-    """The text with `new` for the letter `old`: wherever it stands by itself and is no article,
-    then at each place alone."""
-    alone = rf"(?<![\w'’])(?:{old}|{old.lower()})(?![\w'’])"
+    """The text with `new` for the letter `old`: wherever it stands as the name of an option; at one
+    place where it stands by itself, place after place; wherever it does and is no article. In this
+    order, since a letter by itself may have nothing to do with the option ("vitamin C")."""
+    alone = rf"(?<![\w'’.])(?:{old}|{old.lower()})(?![\w'’]|\.\w)"
     no_word = alone + (r"(?! (?!is\b)[a-z])" if old in "AI" else "")
-    yield re.sub(no_word, lambda place: _cased(new, place.group()), text)
+
+    def everywhere(pattern: str) -> str:
+        return re.sub(pattern, lambda place: _cased(new, place.group()), text)
+
+    yield everywhere(_AS_A_NAME + no_word)
     for place in re.finditer(alone, text):
         yield text[: place.start()] + _cased(new, place.group()) + text[place.end() :]
+    yield everywhere(no_word)
 
 
 def _cased(letter: str, like: str) -> str:

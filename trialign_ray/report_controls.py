@@ -18,8 +18,9 @@ HOW_TO_READ_GAPS = (
     "themselves must not matter, so their gap is what the wording of a prompt does by itself."
 )
 OTHER_QUESTIONS = (
-    " Personas are judged by what they are told in words, on the questions where groups are too; "
-    "groups also by the likeliest option: these gaps rest on different questions."
+    " Users of no group are judged by what they are told in words, on the questions where groups "
+    "are too; groups also by the likeliest option: their figures rest on different questions, and "
+    "are not to be compared."
 )
 HOW_TO_READ_NO_PERSONA = (
     "A repair must not be paid by the user who says nothing: under no group's adapter should they "
@@ -32,9 +33,9 @@ HOW_TO_READ_PREFERENCE = (
 )
 
 
-def how_to_read_gaps(by_likelihood: bool) -> str:
+def how_to_read(sentence: str, by_likelihood: bool) -> str:
     """Args: by_likelihood: some questions are judged by the likeliest option, groups alone."""
-    return HOW_TO_READ_GAPS + (OTHER_QUESTIONS if by_likelihood else "")
+    return sentence + (OTHER_QUESTIONS if by_likelihood else "")
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,11 @@ def control_lines(evaluation: dict[str, Any], by_likelihood: bool) -> list[str]:
     if gaps:
         table = markdown_table(GAP_COLUMNS, [_cells(row) for row in gaps])
         lines += ["## Gaps among groups and among neutral personas", "", *table, ""]
-        lines += [how_to_read_gaps(by_likelihood), ""]
+        lines += [how_to_read(HOW_TO_READ_GAPS, by_likelihood), ""]
     if users:
         cells = [(u.user, u.before, f"**{u.after}**" if u.worse else u.after) for u in users]
         lines += ["## Users of no group", "", *markdown_table(USER_COLUMNS, cells), ""]
-        lines += [HOW_TO_READ_NO_PERSONA, ""]
+        lines += [how_to_read(HOW_TO_READ_NO_PERSONA, by_likelihood), ""]
     if liked:
         table = markdown_table(preference_columns(evaluation), liked)
         lines += ["## How well preferences like the answers", "", *table, ""]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trialign_ray.checkpoint import write_atomically
+from trialign_ray.checkpoint import write_atomically, write_json
 from trialign_ray.config import Config, to_yaml
 from trialign_ray.errors import ConfigError
 
@@ -27,10 +27,15 @@ def require_free(folder: Path, resume: bool) -> None:
         )
 
 
-def start_folder(folder: Path, config: Config) -> None:
-    """Makes the folder and writes the configuration into it. Raises: ConfigError."""
+def start_folder(
+    folder: Path, config: Config, records: Mapping[Path, Mapping[str, Any]] | None = None
+) -> None:
+    """Makes the folder and writes into it what it is known by: records as JSON, and last the
+    configuration. Raises: ConfigError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for path, record in (records or {}).items():
+            write_json(path, dict(record))
         write_atomically(folder / CONFIG_NAME, to_yaml(config).encode())
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error}") from error

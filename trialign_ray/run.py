@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from envs.truthworld.corpus import behaviour_corpus
@@ -66,10 +67,16 @@ def run(
 
 
 def make_recipe(
-    config: Config, setting: Setting, run_dir: RunDirectory, progress: Progress, local: bool = False
+    config: Config,
+    setting: Setting,
+    run_dir: RunDirectory,
+    progress: Progress,
+    local: bool = False,
+    own_engine: bool = True,
 ) -> "Recipe":
-    """The recipe, nothing started."""
-    return Recipe(config, setting, run_dir, progress, Assembly(config, setting, run_dir, local))
+    """The recipe, nothing started. `local`, `own_engine`: see `Assembly`."""
+    assembly = Assembly(config, setting, run_dir, local, own_engine=own_engine)
+    return Recipe(config, setting, run_dir, progress, assembly)
 
 
 def start_ray(dashboard: bool = False) -> dict[str, float]:
@@ -110,9 +117,7 @@ class Recipe:
             self.config.seed,
         )
         settings = SupervisedSettings(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
+            **config.model_dump(include={"epochs", "batch_size", "learning_rate"}),
             seed=derive_seed(self.config.seed, "behaviour"),
         )
         work = self.run_dir.root / "models" / ".fitting"
@@ -247,15 +252,11 @@ class Recipe:
 
         if self.run_dir.evaluation_file.is_file() and not again:
             return json.loads(self.run_dir.evaluation_file.read_text(encoding="utf-8"))
+        protocol, controls = self.protocol("test"), self.setting.controls
         workers, folders = self.workers, self.assembly.models
         with self.progress.stage("evaluate", len(folders) + 1):
-            results = evaluate_models(
-                self.protocol("test"),
-                workers,
-                folders,
-                self.setting.controls,
-                lambda n, name: self.progress.display.advance("evaluate", n, name),
-            )
+            show = partial(self.progress.display.advance, "evaluate")
+            results = evaluate_models(protocol, workers, folders, controls, show)
             named = {"split": "test", "seed": self.config.seed, "algorithm": self.config.algorithm}
             evaluation = named | results
             write_model_cards(self.run_dir, evaluation, self.setting.groups)

@@ -119,9 +119,10 @@ def open_run(root: Path, config: Config, resume: bool) -> RunDirectory:
                 "--run-dir"
             )
         _require_same_config(run, config)
-        return run
-    start_folder(run.root, config)
-    write_json(run.manifest_file, _manifest(config))
+    else:
+        start_folder(run.root, config)
+    if not run.manifest_file.is_file():
+        write_json(run.manifest_file, _manifest(config))
     return run
 
 

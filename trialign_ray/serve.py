@@ -121,9 +121,11 @@ def _child(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[bytes]", 
     try:
         yield child, told
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _end(child)
+        try:
+            _end(child)  # another Ctrl-C meanwhile goes to the child, not in between here
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _ended(child: "subprocess.Popen[bytes]", told: Sequence[int]) -> int | None:

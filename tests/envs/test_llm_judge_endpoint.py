@@ -112,9 +112,18 @@ def test_an_odd_url_is_refused_without_its_password(url):
     assert "pw" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://[::1]:8000/v1", "https://judge.example/v1/@me"])
-def test_an_address_of_version_6_and_an_at_in_the_path_are_urls(url):
-    assert checked_url(url, "engine.url", "KEY") == url
+def test_an_address_of_version_6_is_a_url():
+    assert checked_url("http://[::1]:8000/v1", "engine.url", "KEY") == "http://[::1]:8000/v1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["u:pw@host:8000/v1", "https://h/v1?api_key=pw", "https://h/v1#pw", "http://u:12/pw@h/v1"],
+)
+def test_what_may_be_a_secret_is_refused_wherever_it_stands_and_not_repeated(url):
+    with pytest.raises(ConfigError, match="environment variable KEY") as caught:
+        checked_url(url, "engine.url", "KEY")
+    assert "pw" not in str(caught.value)
 
 
 def test_the_key_goes_to_the_endpoint_and_nowhere_else(tmp_path, caplog):

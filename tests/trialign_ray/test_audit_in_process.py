@@ -90,6 +90,7 @@ def test_a_runs_adapters_answer_as_they_did_in_its_evaluation(run, tmp_path):
         ("behaviour={base: x}", "--run audits the one that the run has"),
         ("engine.url=http://localhost:8000/v1", "give the endpoint as --url"),
         ("engine.kind=server", "give the endpoint as --url"),
+        ('engine.kind="server"', "give the endpoint as --url"),
     ],
 )
 def test_another_model_is_not_silently_left_out_with_a_run(run, tmp_path, override, message):

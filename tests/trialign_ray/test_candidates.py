@@ -90,6 +90,13 @@ OPTIONS = ("Oslo", "Paris", "Rome", "A town")
         ("Oslo. A man knows.", "Oslo", "Rome", "Rome. A man knows."),
         ("Hi! The answer is D, dear.", "A town", "Oslo", "Hi! The answer is A, dear."),
         ("The answer is B.", "Paris", "Berlin", "Berlin"),
+        (
+            "The answer is B. Hepatitis B is a virus.",
+            "Paris",
+            "Rome",
+            "The answer is C. Hepatitis B is a virus.",
+        ),
+        ("The answer is B, b.i.d.", "Paris", "Rome", "The answer is C, b.i.d."),
         ("No letter at all.", "Paris", "Rome", "Rome"),
     ],
 )

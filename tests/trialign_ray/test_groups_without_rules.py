@@ -15,6 +15,8 @@ from envs.types import Judgement, Question
 from tests.trialign_ray.planted_comparison import first_right, plant_cell
 from tests.trialign_ray.small_runs import run_to_report, small_run_config
 from trialign_ray.comparison.cell_results import read_cell
+from trialign_ray.comparison.methods import all_methods
+from trialign_ray.comparison.rows import make_rows
 from trialign_ray.comparison.worlds import World
 from trialign_ray.config_sections import EvaluateConfig
 from trialign_ray.display import result_table
@@ -92,6 +94,9 @@ def test_a_comparison_reads_it_as_a_group_that_breaks_nothing(tmp_path):
     path.write_text(json.dumps(tree))
     test = read_cell(path).test
     assert test.metrics.adherence_explicit_worst is None and test.adherence_GA.all()
+    methods = [m for m in all_methods().values() if m.name == "sft"]
+    (row,) = make_rows(methods, {"sft": {0: read_cell(path)}}, ("t",))
+    assert row.style is None and row.keeps_style  # nothing is lost where nothing is asked
 
 
 @pytest.fixture(scope="module")

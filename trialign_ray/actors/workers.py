@@ -63,21 +63,21 @@ class RayWorkers:
     reservation: a bundle for each agent, and one for the critic-learner.
     """
 
-    def __init__(
-        self,
-        run_name: str,
-        agents: Sequence[GroupAgentSpec],
-        critic: CriticSpec,
-        resources: ResourcesConfig,
-        reservation: Reservation,
-    ):
-        self.groups = tuple(a.group for a in agents)
+    def __init__(self, run_name: str, resources: ResourcesConfig, reservation: Reservation):
+        self.groups: tuple[str, ...] = ()
         self._resources = resources
         self._run_name = run_name
         self._reservation = reservation
-        self._actors = {
-            a.group: self._start(GroupAgent, a, f"group-{a.group}", i) for i, a in enumerate(agents)
-        }
+        self._actors: dict[str, Any] = {}
+        self._critic: Any = None
+
+    def start(self, agents: Sequence[GroupAgentSpec], critic: CriticSpec) -> None:
+        """Starts all actors. Raises: WorkerError if a name is taken; `close` then ends those that
+        were started."""
+        self.groups = tuple(a.group for a in agents)
+        for i, agent in enumerate(agents):
+            name = f"group-{agent.group}"
+            self._actors[agent.group] = self._start(GroupAgent, agent, name, i)
         self._critic = self._start(CriticLearner, critic, "critic", len(agents))
 
     def _start(self, kind: type, spec: Any, name: str, bundle: int) -> Any:
@@ -161,7 +161,8 @@ class RayWorkers:
         import ray
 
         for handle in [*self._actors.values(), self._critic]:
-            ray.kill(handle, no_restart=True)
+            if handle is not None:
+                ray.kill(handle, no_restart=True)
         self._reservation.release()
 
 

@@ -58,9 +58,7 @@ def what_is_asked(config: Config, split: str) -> Asked:
 
 
 def _asks_tiny_model(config: Config) -> bool:
-    behaviour = config.behaviour
-    in_process = config.engine.kind != "server"
-    return in_process and behaviour.model is None and behaviour.base == "truthworld"
+    return config.engine.kind != "server" and config.behaviour.given == "truthworld"
 
 
 def _of_questions_alone(config: Config) -> Config:

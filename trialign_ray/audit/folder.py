@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trialign_ray.checkpoint import write_json
 from trialign_ray.config import Config
 from trialign_ray.errors import ConfigError
 from trialign_ray.resuming import (
@@ -81,9 +80,8 @@ def open_audit(
     require_free(folder.root, resume)
     if is_used(folder.root):
         _require_same_request(folder, request)
-        return folder
-    start_folder(folder.root, config)
-    write_json(folder.request_file, request)
+    else:
+        start_folder(folder.root, config, {folder.request_file: request})
     return folder
 
 

@@ -86,16 +86,17 @@ def audit_config(request: AuditRequest) -> Config:
         )
     if request.run and request.model and not request.url:
         raise ConfigError("--run audits the run's own model; leave --model out")
-    if request.run:
-        _require_no_other_model(request)
     if request.model_per_group and not (request.url or _asks_server(request)):
         raise ConfigError("--model-per-group names models of an endpoint; give --url URL as well")
-    path = request.config_path
+    path, overrides = request.config_path, [*_overrides(request), *request.sets]
     if request.run:
         from trialign_ray.run_directory import existing_run
 
-        path = existing_run(request.run)[0].config_file
-    config = load_config(path, [*_overrides(request), *request.sets])
+        run, own = existing_run(request.run)
+        config = load_config(run.config_file, overrides)
+        _require_own_model(request, own, config)
+    else:
+        config = load_config(path, overrides)
     if request.run and not request.url and config.engine.kind in REMOTE:
         engine = config.engine.model_copy(update={"kind": "transformers"})  # its weights are here
         config = config.model_copy(update={"engine": engine})
@@ -106,21 +107,25 @@ def audit_config(request: AuditRequest) -> Config:
     return config
 
 
-def _require_no_other_model(request: AuditRequest) -> None:
-    """Raises: ConfigError for a --set that names another model than the run's, which is asked."""
-    for override in request.sets:
-        key, _, value = (part.strip() for part in override.partition("="))
-        if key.split(".")[0] == "behaviour":
+def _require_own_model(request: AuditRequest, run: Config, config: Config) -> None:
+    """Raises: ConfigError where a --set names another model than the run's, which is asked."""
+    for key in ("base", "model"):
+        if getattr(config.behaviour, key) != getattr(run.behaviour, key):
             raise ConfigError(
-                f"--set {override!r} names what the behaviour model is made of, but --run audits "
-                "the one that the run has; leave it out, or audit another model without --run: "
-                "--model FOLDER"
+                f"--set behaviour.{key}={getattr(config.behaviour, key)} names another behaviour "
+                "model, but --run audits the one that the run has; leave it out, or audit another "
+                "model without --run: --model FOLDER"
             )
-        if not request.url and (key == "engine.url" or (key == "engine.kind" and value in REMOTE)):
-            raise ConfigError(
-                f"--set {override!r} asks an endpoint, but --run asks the run's own model in this "
-                "process; give the endpoint as --url URL, or leave it out"
-            )
+    if request.url:
+        return
+    if config.engine.url != run.engine.url or (
+        config.engine.kind != run.engine.kind and config.engine.kind in REMOTE
+    ):
+        raise ConfigError(
+            f"--set engine.kind={config.engine.kind}, engine.url={config.engine.url} ask an "
+            "endpoint, but --run asks the run's own model in this process; give the endpoint as "
+            "--url URL, or leave it out"
+        )
 
 
 def _asks_server(request: AuditRequest) -> bool:

@@ -103,7 +103,7 @@ def _row(row: Row) -> list[str]:
         share(row.agree_and_wrong),
         spread(row.style, num_seeds),
         share(row.implicit),
-        "yes" if row.keeps_style else "no",
+        NONE if row.style is None else "yes" if row.keeps_style else "no",
         difference(row.versus.truth if row.versus else None),
         f"**{said}**" if row.marked else said,
         difference(row.versus.all_correct if row.versus else None),

@@ -78,7 +78,8 @@ class Versus:
 class Row:
     """A method in one (knob, track), on test. truth, style: of the worst group; style under the
     explicit prompt, implicit under the other. versus: None for our own method, and where no seed is
-    shared with it. keeps_style: within 2 points of the deployed model's mean. on_front: no method
+    shared with it. keeps_style: within 2 points of the deployed
+    model's mean, or there are no style rules. on_front: no method
     of the table has more truth and more style."""
 
     method: Method
@@ -143,7 +144,7 @@ def _row(method: Method, cells: Mapping[str, BySeed], bar: float, salt: tuple[st
         implicit.mean if implicit else None,
         num_groups + 1 if method.calls is None else method.calls,
         None if method.name == OURS else _versus(own, cells.get(OURS, {}), (*salt, method.name)),
-        style is not None and style.mean >= bar,
+        style is None or style.mean >= bar,
     )
 
 
