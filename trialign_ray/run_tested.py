@@ -44,5 +44,7 @@ def behaviour_on_validation(
 
 
 def _recipe(folder: Path, progress: Progress, local: bool) -> Recipe:
+    """Groups' actors generate, as in the trials whose figures stand beside these."""
     run, config = existing_run(folder)
-    return make_recipe(config, build_setting(config, run.root), run, progress, local)
+    setting = build_setting(config, run.root)
+    return make_recipe(config, setting, run, progress, local, own_engine=False)

@@ -40,6 +40,7 @@ __all__ = [
     "WorkerError",
     "adopted_donor",
     "bundles_of_trial",
+    "check_judged_while_training",
     "check_sweep",
     "prepare_base",
     "trial_config",
@@ -77,6 +78,13 @@ def check_sweep(config: Config, by_rungs: bool, takes_over: bool = False) -> int
             "no question of the validation split has a known answer, by which trials are judged; "
             f"raise world.validation_fraction (now {config.world.validation_fraction:g})"
         )
+    check_judged_while_training(config, by_rungs, takes_over)
+    return len(setting.groups)
+
+
+def check_judged_while_training(config: Config, by_rungs: bool, takes_over: bool) -> None:
+    """Whether a trial with this configuration can be judged before its end, and go on from
+    another's adapters. Args, Raises: see `check_sweep`."""
     if by_rungs and algorithm_by_name(config.algorithm).sharing != "own":
         raise ConfigError(
             f"in algorithm {config.algorithm!r} groups share one adapter, which cannot be judged "
@@ -89,7 +97,6 @@ def check_sweep(config: Config, by_rungs: bool, takes_over: bool = False) -> int
                 "another's adapters alone, without what else they were trained beside; set it to "
                 "0, or use --search asha"
             )
-    return len(setting.groups)
 
 
 def prepare_base(

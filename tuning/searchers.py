@@ -2,7 +2,9 @@
 
 A search draws points of the space; what a trial is handed is `Space.settings` of it. So a searcher
 proposes numbers, and trials get rounded ones, without what they would not read. Every draw comes
-from one seed, but for PBT's, which Tune makes with Python's global generator.
+from one seed, but for PBT's, which Tune makes with Python's global generator. TPE, ASHA's TPE and
+NSGA-II also look at the trials that have ended: with two or more at once, their points depend on
+the order in which those end, so the same seed may search elsewhere; random and grid never do.
 """
 
 import json

@@ -4,7 +4,6 @@ What all trials share is computed once, in `<root>/base`; a trial then costs its
 and evaluation. Tune's own state lies in `<root>/tune` as pickles: restore trusted folders only.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -39,15 +38,16 @@ from tuning.sweep_plan import (
     trials_dir,
 )
 from tuning.sweep_state import open_sweep
+from tuning.sweep_times import noted_time
 from tuning.sweep_watch import SweepWatch, require_no_actors
 from tuning.trial import TRAINED_OUT, train_trial
 from tuning.trial_folder import SweepFolder
 from tuning.trial_resources import STRATEGY, TrialResources
+from tuning.tune_state import require_readable_state
 
 logger = logging.getLogger(__name__)
 SNAPSHOT_S = 5
 UNKNOWN = "unknown_trials"
-TIMES_FILE = "times.json"
 
 
 def plan_resources(plan: SweepPlan, config: Config, nodes: list[dict[str, float]]) -> Any:
@@ -59,11 +59,13 @@ def plan_resources(plan: SweepPlan, config: Config, nodes: list[dict[str, float]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sweep whose trials can start. base: the run whose stages they share, scored."""
+    """A sweep whose trials can start. base: the run whose stages they share, scored. stall_s: for
+    how long trials may tell nothing."""
 
     folder: SweepFolder
     base: Path
     resources: TrialResources
+    stall_s: float
 
 
 def prepare_sweep(
@@ -84,11 +86,16 @@ def prepare_sweep(
     start_ray()
     resources = plan_resources(plan, config, cluster_nodes())
     _concurrent(plan, resources)
-    open_sweep(folder, plan, space.lines(), resume)
-    started = time.monotonic()
-    base = prepare_base(config, folder.base, folder.cache, progress)
-    _note_time(folder, "prepare_s", time.monotonic() - started)
-    return Prepared(folder, base.root, resources)
+    open_sweep(folder, plan, config, space.lines(), resume)
+    with noted_time(folder.root, "prepare_s"):
+        base = prepare_base(config, folder.base, folder.cache, progress)
+    return Prepared(folder, base.root, resources, longest_silence_s(plan, config))
+
+
+def longest_silence_s(plan: SweepPlan, config: Config) -> float:
+    """After how many seconds without a word a sweep is stalled: no sooner than every call of a
+    trial between two of its reports, training and an evaluation per prompt mode, may take."""
+    return max(plan.stall_s, (len(config.evaluate.modes) + 1) * config.resources.timeout_s)
 
 
 def run_sweep(
@@ -114,21 +121,19 @@ def run_sweep(
         tune.with_parameters(train_trial, root=str(folder.root), plan=plan),
         tune.PlacementGroupFactory(list(resources.bundles), strategy=STRATEGY),
     )
-    started = time.monotonic()
-    with _tune_environment():
+    with _tune_environment(), noted_time(folder.root, "trials_s"):
         tuner = _tuner(plan, searching, folder, trainable, _concurrent(plan, resources))
-        watch = SweepWatch(folder, progress, searching.num_samples, plan.stall_s)
+        watch = SweepWatch(folder, progress, searching.num_samples, prepared.stall_s)
         try:
             with watch:
                 grid = tuner.fit()
         finally:
             require_no_actors(_trial_ids(folder))
-            _note_time(folder, "trials_s", time.monotonic() - started)
     if watch.ended_by == "interrupt":
         raise KeyboardInterrupt
     if watch.ended_by == "stall":
         raise WorkerError(
-            f"no trial told anything for {plan.stall_s:g} s, so the sweep was ended; see the "
+            f"no trial told anything for {prepared.stall_s:g} s, so the sweep was ended; see the "
             f"folders under {trials_dir(folder.root)}, and go on with --resume --run-dir "
             f"{folder.root}"
         )
@@ -166,6 +171,7 @@ def _tuner(
 ) -> Any:
     from ray import tune
 
+    require_readable_state(folder)
     if tune.Tuner.can_restore(str(folder.tune)):
         return tune.Tuner.restore(
             str(folder.tune), trainable, resume_unfinished=True, resume_errored=True
@@ -221,15 +227,27 @@ def _trial_ids(folder: SweepFolder) -> list[str]:
 
 def _only_known(folder: SweepFolder, results: list[Any]) -> list[Any]:
     """Puts aside the folders of trials that Tune, killed before it wrote them down, has forgotten
-    and drawn again: they would count twice."""
+    and drawn again: they would count twice. What one of them has trained to its end is said."""
     known = {Path(r.path).name for r in results}
-    for trial_id in set(_trial_ids(folder)) - known:
-        logger.warning("trial %s is not in Tune's state; moved to %s/", trial_id, UNKNOWN)
+    for trial_id in sorted(set(_trial_ids(folder)) - known):
+        logger.warning(
+            "trial %s%s is not in Tune's state and counts nowhere; moved to %s/",
+            trial_id,
+            ", although trained to its end," if _is_done(folder.trial(trial_id)) else "",
+            UNKNOWN,
+        )
         target = folder.root / UNKNOWN / trial_id
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         shutil.move(folder.trial(trial_id), target)
     return results
+
+
+def _is_done(path: Path) -> bool:
+    try:
+        return read_record(path).status == "done"
+    except DataError:
+        return False
 
 
 def _settled(folder: SweepFolder, result: Any) -> TrialRecord:
@@ -246,15 +264,3 @@ def _settled(folder: SweepFolder, result: Any) -> TrialRecord:
         record = replace(record, status="failed", error=error, finished_at=time.time())
         write_json(path / TRIAL_FILE, record_as_json(record))
     return record
-
-
-def _note_time(folder: SweepFolder, part: str, seconds: float) -> None:
-    """Adds to what the sweep's parts have taken, over all times it was continued."""
-    times = read_times(folder.root)
-    write_json(folder.root / TIMES_FILE, {**times, part: times.get(part, 0.0) + seconds})
-
-
-def read_times(root: Path) -> dict[str, float]:
-    """Seconds: prepare_s, once for all trials, and trials_s, while Tune ran them."""
-    path = root / TIMES_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trialign_ray.config import Config, to_yaml
+from trialign_ray.run_trial import adopted_donor
 from trialign_ray.targets_frontier import knee
 from tuning.sweep_plan import METRICS, TrialRecord
 from tuning.sweep_results import finished, objectives_of
@@ -134,6 +135,11 @@ def write_best(choice: Choice, config: Config, root: Path) -> Path:
     ]
     if choice.test:
         head.append(f"test, looked at once: {figures(choice.test)}")
+    if (donor := adopted_donor(Path(record.folder))) is not None:
+        head.append(
+            f"these figures are of the adapters in {record.folder}, which took over the training "
+            f"of trial {donor}; training from this file gives others"
+        )
     path = root / "best" / f"{choice.preference.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(f"# {line}\n" for line in head) + to_yaml(config)

@@ -1,5 +1,6 @@
 """`trialign tune` from options to files: what is cheap is checked first, then Ray starts."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from trialign_ray.config import Config, to_yaml
 from trialign_ray.run import Progress
 from trialign_ray.run_plan import resources_here
 from trialign_ray.run_tested import behaviour_on_validation, on_test
-from trialign_ray.run_trial import trial_config
+from trialign_ray.run_trial import check_judged_while_training, trial_config
 from tuning.prescreen import (
     Prescreened,
     check_prescreen,
@@ -22,24 +23,25 @@ from tuning.prescreen import (
 )
 from tuning.search_space import Point, Space, read_space
 from tuning.searchers import make_searching
-from tuning.sweep import Prepared, plan_resources, prepare_sweep, read_times, run_sweep
+from tuning.sweep import Prepared, plan_resources, prepare_sweep, run_sweep
 from tuning.sweep_choice import Metrics, read_metrics, write_metrics
+from tuning.sweep_loggers import check_loggers
 from tuning.sweep_plan import SweepPlan
 from tuning.sweep_results import overhead
+from tuning.sweep_state import BEHAVIOUR_FILE
 from tuning.sweep_summary import SweepSummary, chosen_and_tested, write_sweep
+from tuning.sweep_times import read_times
 
-BEHAVIOUR_FILE = "behaviour.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A sweep as it is asked for. points: to sweep on the central problem first, 0 for none.
-    config: what all trials share."""
+    """A sweep as it is asked for. config: what all trials share."""
 
     plan: SweepPlan
     space: Space
     config: Config
-    points: int
 
     @property
     def num_trials(self) -> int:
@@ -47,25 +49,35 @@ class Request:
         return make_searching(self.plan, self.space).num_samples
 
 
-def make_request(
-    plan: SweepPlan, space: str | None, points: int, check: Callable[[Config], None]
-) -> Request:
+def make_request(plan: SweepPlan, space: str | None, check: Callable[[Config], None]) -> Request:
     """The sweep, checked as far as can be without starting anything.
 
     Args: space: see `read_space`. check: raises where a configuration contradicts itself. Raises:
     ConfigError.
     """
     plan.check()
+    check_loggers(plan)
     config = trial_config(Path(plan.config_path) if plan.config_path else None, plan.sets)
-    check(config)
-    request = Request(plan, read_space(space, config, check), config, points)
+
+    def check_trial(config: Config) -> None:
+        check(config)
+        check_judged_while_training(config, plan.by_rungs, plan.search == "pbt")
+
+    check_trial(config)
+    request = Request(plan, read_space(space, config, check_trial), config)
     make_searching(plan, request.space)
-    if points:
-        check_prescreen(request.space, points, plan.num_trials)
+    if plan.prescreen:
+        check_prescreen(request.space, plan.prescreen, plan.num_trials)
         if plan.search == "grid":
             raise ConfigError(
                 "a grid has its own points; use --prescreen with another --search, say random"
             )
+    if config.engine.kind != "transformers":
+        logger.warning(
+            "engine.kind %s makes the log alone: in trials, and in the tests of those that are "
+            "chosen, the groups' actors generate",
+            config.engine.kind,
+        )
     return request
 
 
@@ -74,8 +86,8 @@ def arithmetic(request: Request, nodes: list[dict[str, float]]) -> list[str]:
     plan = request.plan
     resources = plan_resources(plan, request.config, nodes)
     lines = [f"search: {plan.search} over {len(request.space.dimensions)} dimensions"]
-    if request.points:
-        lines.append(f"points swept on the log first: {request.points}")
+    if plan.prescreen:
+        lines.append(f"points swept on the log first: {plan.prescreen}")
     return [*lines, *resources.lines(request.num_trials, plan.max_concurrent)]
 
 
@@ -132,27 +144,23 @@ def run_request(
 
 
 def _screened(request: Request, prepared: Prepared, progress: Progress) -> Prescreened | None:
-    """Points worth training; those of before where the sweep is continued."""
-    if not request.points:
-        return None
+    """Points worth training; those of before where the sweep is continued: `open_sweep` has
+    removed them if they were found with other settings."""
     root, plan = prepared.folder.root, request.plan
+    if not plan.prescreen:
+        return None
     found = read_prescreen(root)
     if found is None:
-        with progress.stage("prescreen", request.points):
+        with progress.stage("prescreen", plan.prescreen):
             found = prescreen(
                 prepared.base,
                 request.space,
-                request.points,
+                plan.prescreen,
                 plan.num_trials,
                 seed=plan.seed,
                 on_done=lambda done: progress.display.advance("prescreen", done),
             )
         write_prescreen(found, root)
-    elif len(found.promises) != request.points:
-        raise ConfigError(
-            f"{root} was prescreened with {len(found.promises)} points, now --prescreen is "
-            f"{request.points}; resume with the same, or choose another --run-dir"
-        )
     return found
 
 

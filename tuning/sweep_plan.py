@@ -28,17 +28,20 @@ class SweepPlan:
     """What to search, how, and with what.
 
     config_path: YAML of the common configuration, None for the defaults. sets: overrides on top of
-    it, the same for all trials. metric: the one declared scalar that asha and pbt go by, one of
-    `METRICS`. max_concurrent: most trials at once, None for as many as the cluster holds.
+    it, the same for all trials. prescreen: points to sweep on the central problem first, of which
+    the best are trained; 0 for none. metric: the one declared scalar that asha and pbt go by, one
+    of `METRICS`. max_concurrent: most trials at once, None for as many as the cluster holds.
     num_rungs: how often a trial reports under asha and pbt; one report at its end elsewhere.
     max_failures: how often a trial that broke is tried again, from its checkpoints.
     driver_cpus: CPUs of the process that leads a trial; it waits most of the time.
-    stall_s: a sweep whose trials report nothing for so long is ended; its error says so.
+    stall_s: a sweep whose trials report nothing for so long is ended, though never sooner than
+    `resources.timeout_s` for training and for each prompt mode; its error says so.
     """
 
     config_path: str | None = None
     sets: tuple[str, ...] = ()
     num_trials: int = 12
+    prescreen: int = 0
     search: Search = "tpe"
     seed: int = 0
     metric: str = "worst_truth"
@@ -68,7 +71,8 @@ class SweepPlan:
         ):
             if value not in known:
                 raise ConfigError(f"{option} is {value!r}; expected one of {', '.join(known)}")
-        for option, least in (("num_trials", 1), ("num_rungs", 1), ("max_failures", 0)):
+        least_of = {"num_trials": 1, "prescreen": 0, "num_rungs": 1, "max_failures": 0}
+        for option, least in least_of.items():
             if getattr(self, option) < least:
                 raise ConfigError(f"{option} is {getattr(self, option)}; expected {least} or more")
         if self.max_concurrent is not None and self.max_concurrent < 1:

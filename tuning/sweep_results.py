@@ -103,7 +103,7 @@ def volume_over_time(records: Sequence[TrialRecord]) -> list[tuple[float, float,
 
 
 def overhead(records: Sequence[TrialRecord], times: Mapping[str, float], places: int) -> Overhead:
-    """Where the time went. Args: times: prepare_s and trials_s, as `sweep.read_times` gives them.
+    """Where the time went. Args: times: prepare_s and trials_s, as `read_times` gives them.
     places: trials that fit side by side."""
     parts = {p: sum(r.wall_s.get(p, 0.0) for r in records) for p in PARTS}
     total_s = sum(r.wall_s.get("total", 0.0) for r in records)

@@ -14,30 +14,44 @@ from typing import Any
 
 import tuning
 from envs.errors import ConfigError
-from trialign_ray.run_directory import git_commit
+from trialign_ray.config import Config
+from trialign_ray.run_cache import named_files
+from trialign_ray.run_directory import git_commit, require_same_settings
 from trialign_ray.run_trial import write_json
+from tuning.prescreen import PRESCREEN_FILE
 from tuning.sweep_plan import SweepPlan
 from tuning.trial_folder import SweepFolder
 
 PACKAGES = ("envs", "trialign_ray", "tuning")
 MAY_CHANGE = ("stall_s",)
 """What of a plan decides no result and is not in Tune's state."""
+BEHAVIOUR_FILE = "behaviour.json"
+"""The behaviour model's figures on validation."""
 
 
-def open_sweep(folder: SweepFolder, plan: SweepPlan, space: Sequence[str], resume: bool) -> None:
+def open_sweep(
+    folder: SweepFolder, plan: SweepPlan, config: Config, space: Sequence[str], resume: bool
+) -> None:
     """Notes what the sweep is started with, or checks that it goes on with the same.
 
-    Args: space: the searched dimensions in words. Raises: ConfigError if a sweep is there and
-    `resume` is not asked for, or it was started by another version, with another plan or space.
+    Args: config: what all trials share, as resolved. space: the searched dimensions in words.
+    Raises: ConfigError if a sweep is there and `resume` is not asked for, or it was started by
+    another version, with another plan, configuration or space, or files with other contents.
     """
-    now = {
+    state = {
         "code": _code(),
         "git_commit": git_commit(),
-        "plan": json.loads(json.dumps(asdict(plan))),
+        "plan": asdict(plan),
+        "config": config.model_dump(mode="json"),
+        "files": named_files(config),
         "space": list(space),
     }
+    now = json.loads(json.dumps(state))
     before = _read(folder.state_file)
     if before is None or not folder.tune.exists():  # nothing was trained yet
+        if before != now:  # what was found with other settings is no start for these
+            for name in (PRESCREEN_FILE, BEHAVIOUR_FILE):
+                (folder.root / name).unlink(missing_ok=True)
         write_json(folder.state_file, now)
         return
     if not resume:
@@ -46,7 +60,14 @@ def open_sweep(folder: SweepFolder, plan: SweepPlan, space: Sequence[str], resum
             "--run-dir"
         )
     _require_same_code(folder, before, now)
-    _require_same_plan(folder, before, now)
+    require_same_settings(folder.root, before.get("plan", {}), now["plan"], MAY_CHANGE)
+    require_same_settings(folder.root, before.get("config", {}), now["config"], ())
+    _require_same_files(folder, before.get("files", {}), now["files"])
+    if before.get("space") != now["space"]:
+        raise ConfigError(
+            f"{folder.root} searches another space ({'; '.join(before.get('space', []))}); resume "
+            "with the same --space, or choose another --run-dir"
+        )
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -74,18 +95,13 @@ def _require_same_code(folder: SweepFolder, before: dict[str, Any], now: dict[st
         )
 
 
-def _require_same_plan(folder: SweepFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
-    old, new = before.get("plan", {}), now["plan"]
-    for key, value in new.items():
-        if old.get(key) != value and key not in MAY_CHANGE:
-            raise ConfigError(
-                f"{folder.root} was started with {key}={old.get(key)!r}, now it is {value!r}; "
-                "resume with the same plan, or choose another --run-dir"
-            )
-    if before.get("space") != now["space"]:
+def _require_same_files(folder: SweepFolder, old: dict[str, str], new: dict[str, str]) -> None:
+    changed = [path for path in {**old, **new} if old.get(path) != new.get(path)]
+    if changed:
         raise ConfigError(
-            f"{folder.root} searches another space ({'; '.join(before.get('space', []))}); resume "
-            "with the same --space, or choose another --run-dir"
+            f"what {changed[0]} holds is not what it held when {folder.root} was started"
+            + (f" (nor {len(changed) - 1} more files)" if len(changed) > 1 else "")
+            + "; bring the old content back, or choose another --run-dir"
         )
 
 

@@ -1,5 +1,6 @@
 """Shared stages: keyed by what decides them, published whole, computed once."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,7 @@ import torch
 from tests.trialign_ray.runs import make_recipe, small_config
 from trialign_ray.actors.critic_learner import CriticLearner
 from trialign_ray.config_sections import CriticConfig
-from trialign_ray.run_cache import BEHAVIOUR, CRITIC, LOG, Stage, share
+from trialign_ray.run_cache import BEHAVIOUR, CRITIC, LOG, Stage, named_files, share, try_lock
 from trialign_ray.run_directory import RunDirectory
 from trialign_ray.truth_heads import TruthEstimate
 from trialign_ray.truth_heads.saved import SavedEstimate
@@ -57,6 +58,32 @@ def test_the_content_of_named_files_decides_too(tmp_path):
     before = keys(f"world.questions={path}")
     path.write_text("{ }")
     assert keys(f"world.questions={path}") != before
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.chat_template={path}",
+        "preferences=[{{kind: classifier, log: '{path}'}}]",
+        "preferences=[{{kind: reward_model, model: m, chat_template: '{path}'}}]",
+    ],
+)
+def test_every_file_that_is_named_counts_by_its_content(tmp_path, override):
+    path = tmp_path / "given.txt"
+    path.write_text("a")
+    config = small_config(override.format(path=path))
+    before = named_files(config)
+    assert list(before) == [str(path)]
+    path.write_text("b")
+    assert named_files(config) != before
+
+
+def test_local_files_of_named_sources_count_too(tmp_path):
+    path = tmp_path / "mmlu" / "astronomy_test.csv"
+    path.parent.mkdir()
+    path.write_text("a")
+    config = small_config("world.questions=mmlu", f"world.data_dir={tmp_path}")
+    assert list(named_files(config)) == [str(path)]
 
 
 def toy_run(root: Path) -> RunDirectory:
@@ -129,11 +156,67 @@ def test_who_was_killed_while_computing_leaves_nothing_that_is_believed(tmp_path
     assert (run.root / "dataset" / "log.txt").read_text() == "second"
 
 
+def made_and_killed(cache: Path, run: RunDirectory, *overrides: str) -> None:
+    """The run made its outputs and ended before it could publish them."""
+
+    def make() -> None:
+        write_toy(run, "done")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        share(cache, STAGE, small_config(*overrides), run, make, 30.0)
+
+
 def test_a_run_that_was_killed_before_publishing_publishes_when_it_goes_on(tmp_path):
     run = toy_run(tmp_path / "a")
-    write_toy(run, "done")
+    made_and_killed(tmp_path / "cache", run)
     assert share(tmp_path / "cache", STAGE, small_config(), run, lambda: None, 30.0)
     assert shared_text(tmp_path / "cache", tmp_path / "b", "second") == "done"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_outputs_of_another_or_an_unknown_key_are_never_published(tmp_path, known):
+    run, cache = toy_run(tmp_path / "a"), tmp_path / "cache"
+    if known:
+        made_and_killed(cache, run, "collect.turns=3")
+    else:
+        write_toy(run, "done")
+    found = []
+
+    def make() -> None:
+        found.extend(path for path in run.root.rglob("*.txt"))
+        write_toy(run, "new")
+
+    assert share(cache, STAGE, small_config(), run, make, 30.0)
+    assert found == []
+    assert shared_text(cache, tmp_path / "b", "second") == "new"
+
+
+def test_a_run_whose_files_changed_takes_what_belongs_to_the_new_ones(tmp_path):
+    cache = tmp_path / "cache"
+    assert shared_text(cache, tmp_path / "a", "first") == "first"
+    run = toy_run(tmp_path / "b")
+    made_and_killed(cache, run, "collect.turns=3")
+    assert not share(cache, STAGE, small_config(), run, lambda: None, 30.0)
+    assert (run.root / "dataset" / "log.txt").read_text() == "first"
+
+
+def test_a_file_system_without_locks_is_not_waited_for(tmp_path, monkeypatch, caplog):
+    def unknown(file, operation) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    monkeypatch.setattr("time.sleep", lambda s: pytest.fail("waited") if s < 0.5 else None)
+    assert shared_text(tmp_path / "cache", tmp_path / "a", "first") == "first"
+    assert "cannot be locked" in caplog.text
+    caplog.clear()
+    assert shared_text(tmp_path / "cache", tmp_path / "b", "second") == "first"
+    assert caplog.text == ""  # what is there is taken without a lock
+
+
+def test_what_another_process_holds_is_not_locked(tmp_path):
+    with (tmp_path / "lock").open("a") as first, (tmp_path / "lock").open("a") as second:
+        assert try_lock(first) and not try_lock(second)
 
 
 @pytest.fixture(scope="module")

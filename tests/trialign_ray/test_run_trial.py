@@ -1,6 +1,7 @@
 """A trial of a sweep as a run, without Ray: it shares, trains by rungs, and takes over."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from trialign_ray.errors import ConfigError, DataError
 from trialign_ray.progress import Progress
 from trialign_ray.report import write_report
 from trialign_ray.run_directory import RunDirectory
+from trialign_ray.run_tested import behaviour_on_validation
 from trialign_ray.run_trial import (
     Donor,
     TrialRun,
@@ -171,6 +173,17 @@ def test_a_trial_is_an_ordinary_run_that_can_be_tested_and_reported(root, in_one
     assert evaluation["split"] == "test"
     write_report(recipe.run_dir)
     assert (recipe.run_dir.root / "report.html").is_file()
+
+
+def test_the_behaviour_model_is_asked_as_trials_are_whatever_engine_made_the_log(root, tmp_path):
+    expected = behaviour_on_validation(root / "base", Progress(tmp_path), local=True)
+    shutil.copytree(root / "base", tmp_path / "base")
+    path = tmp_path / "base" / "config.yaml"
+    text = path.read_text()
+    assert "kind: transformers" in text
+    path.write_text(text.replace("kind: transformers", "kind: vllm"))
+    found = behaviour_on_validation(tmp_path / "base", Progress(tmp_path), local=True)
+    assert found == expected
 
 
 def test_shares_of_a_trial_stand_back_for_what_the_configuration_says():

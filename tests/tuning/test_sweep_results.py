@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -19,8 +20,9 @@ from tests.tuning.planted_sweep import (
     planted_summary,
 )
 from trialign_ray.config import load_config
+from trialign_ray.run_trial import write_json
 from tuning.searchers import make_searching
-from tuning.sweep_choice import choose, once_on_test
+from tuning.sweep_choice import choose, once_on_test, write_best
 from tuning.sweep_plan import OBJECTIVES as OBJECTIVE_NAMES
 from tuning.sweep_plan import TrialRecord
 from tuning.sweep_results import (
@@ -192,3 +194,18 @@ def test_the_best_configurations_are_whole_and_say_where_they_come_from(tmp_path
         assert choice.preference.words in text and choice.record.trial_id in text
         assert f"worst_truth {choice.record.metrics['worst_truth']:.3f}" in text
         assert f"worst_truth {choice.test['worst_truth']:.3f}" in text
+
+
+def test_a_configuration_whose_figures_it_cannot_give_again_says_so(tmp_path):
+    records = planted_records(tmp_path)
+    for record in records:
+        write_json(Path(record.folder) / "adopted.json", {"donor": "t9 at step 30"})
+    text = {}
+    for trials in (records, [replace(r, folder=str(tmp_path / "own")) for r in records]):
+        choice = choose(trials, BEHAVIOUR)[1]
+        assert choice.record is not None
+        text[choice.record.folder] = write_best(choice, load_config(None), tmp_path).read_text()
+    taken, own = text.values()
+    assert "# these figures are of the adapters in" in taken and "t9 at step 30" in taken
+    assert "training from this file gives others" in taken
+    assert "these figures" not in own
